@@ -1,0 +1,1 @@
+"""The words both sides speak (docstring to be completed)."""
