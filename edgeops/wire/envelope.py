@@ -1,0 +1,101 @@
+"""DSSE envelopes (github.com/secure-systems-lab/dsse, protocol.md), strict: canonical JSON and base64 only.
+
+Every signature in an envelope must come from a key we were given and must verify; there are no bystanders, so no byte of an
+envelope can change unnoticed. Thresholds count distinct keys. The payload is signed as raw bytes under its type (PAE).
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import canonical
+from .errors import Rejected
+from .fields import HEX32, Fields
+from .keys import Signer, is_signed, sha256
+
+MAX_SIGNATURES = 16
+TYPES = {
+    name: f"application/vnd.edgeops.{name}.v1+json"
+    for name in ("root", "site", "release", "floor", "desired", "time", "command", "stream", "state", "presence", "renew")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A verified payload: its fields, the digest of its bytes and the ids of the keys that signed it."""
+
+    fields: Fields
+    digest: str
+    signed_by: frozenset[str]
+
+
+def pae(payload_type: str, body: bytes) -> bytes:
+    """Pre-authentication encoding: what is really signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
+
+
+def seal(name: str, payload: Mapping[str, Any], signers: Iterable[Signer]) -> bytes:
+    """Envelope bytes of `payload` as document type `name` (a key of TYPES), signed by all `signers`."""
+    body = canonical.encode(dict(payload))
+    message = pae(TYPES[name], body)
+    signatures = sorted(({"keyid": s.id, "sig": _b64(s.sign(message))} for s in signers), key=lambda s: s["keyid"])
+    return canonical.encode({"payload": _b64(body), "payloadType": TYPES[name], "signatures": signatures})
+
+
+def open_sealed(data: bytes, name: str, keys: Mapping[str, bytes], threshold: int) -> Opened:
+    """Verify an envelope of type `name` against `keys` (id -> raw public key); at least `threshold` of them must have signed.
+
+    Raises Rejected: not-canonical, malformed, wrong-type, unknown-key, bad-signature, threshold.
+    """
+    body, signatures = split(data, name)
+    message = pae(TYPES[name], body)
+    for keyid, signature in signatures.items():
+        if keyid not in keys:
+            raise Rejected("unknown-key", f"{name}: signed by unknown key {keyid}; re-sign it with a key of the current root")
+        if not is_signed(keys[keyid], signature, message):
+            raise Rejected("bad-signature", f"{name}: the signature of key {keyid} does not verify")
+    if threshold < 1 or len(signatures) < threshold:
+        raise Rejected("threshold", f"{name}: {len(signatures)} of {threshold} required signatures")
+    return Opened(Fields.of(canonical.decode(body, name), name), sha256(body), frozenset(signatures))
+
+
+def split(data: bytes, name: str) -> tuple[bytes, dict[str, bytes]]:
+    """Payload bytes and signatures of an envelope, unverified; raises Rejected when it is not a canonical envelope of `name`."""
+    outer = Fields.of(canonical.decode(data, f"{name} envelope"), f"{name} envelope")
+    if outer.data.keys() != {"payload", "payloadType", "signatures"}:
+        raise Rejected("malformed", f"{name} envelope: unexpected fields")
+    if outer.text("payloadType") != TYPES[name]:
+        raise Rejected("wrong-type", f"expected a {name} document, got {outer.text('payloadType')!r}")
+    signatures: dict[str, bytes] = {}
+    order: list[str] = []
+    for item in outer.items("signatures", MAX_SIGNATURES):
+        entry = Fields.of(item, f"{name} envelope.signatures")
+        if entry.data.keys() != {"keyid", "sig"}:
+            raise Rejected("malformed", f"{name} envelope: unexpected fields in a signature")
+        order.append(entry.text("keyid", HEX32))
+        signatures[order[-1]] = _unb64(entry.text("sig"), name)
+    if order != sorted(set(order)):
+        raise Rejected("malformed", f"{name} envelope: signatures must be sorted by distinct key ids")
+    return _unb64(outer.text("payload", most=canonical.MAX_BYTES), name), signatures
+
+
+def digest_of(data: bytes, name: str) -> str:
+    """The digest (of the payload bytes) an envelope would have, unverified."""
+    return sha256(split(data, name)[0])
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _unb64(text: str, name: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Rejected("malformed", f"{name} envelope: not base64") from None
+    if _b64(data) != text:
+        raise Rejected("not-canonical", f"{name} envelope: base64 is not canonical")
+    return data

@@ -1,0 +1,200 @@
+"""The rules by which a device believes anything. Bytes go in, believed documents come out, or Rejected / Unfit is raised.
+
+1. Root n+1 needs the thresholds of root n's root role and of its own; its version is exactly n+1; its epoch never falls.
+2. A site document needs the site threshold and a greater version.
+3. Time is believed when signed by the online role for our nonce; it never lies below the time floor. A raised epoch clears the floor.
+4. A release needs the release threshold. A floor document needs the release threshold and a greater version; floors never fall.
+5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the stored one; it must
+   not be expired at `now`. Expiry is looked at when installing, never to stop what runs.
+6. A slot may take release R in variant V only if R is what desired names, V fits this device's class and runtime, R's version is at or
+   above the model's floor, and every field in `must` is one we know.
+Not handled here: where bytes come from, where `Trust` is kept (one record, together with the model pointers, by the agent's disk).
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import envelope
+from .desired import Desired, Floor, SignedTime
+from .errors import Rejected, Unfit
+from .fields import HEX64, ID, Fields
+from .keys import sha256
+from .release import Release, Variant
+from .root import Root, Site
+
+KNOWN_MUST: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this device is: its class, its ONNX Runtime (major, minor), the newest ONNX IR and opset that loads."""
+
+    device_class: str
+    runtime: tuple[int, int]
+    max_ir: int = 13
+    max_opset: int = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Everything a device must never forget. `root` is the envelope of the trusted root; `online` the newest (counter) seen."""
+
+    fleet: str
+    device: str
+    incarnation: int
+    root: bytes
+    site_version: int = 0
+    counter: int = 0
+    command: int = 0
+    floor_version: int = 0
+    floors: Mapping[str, int] = field(default_factory=dict)
+    time_floor: int = 0
+
+    def payload(self) -> dict[str, Any]:
+        """JSON-able form, kept in the device's A/B record."""
+        return {
+            "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation,
+            "root": base64.b64encode(self.root).decode(), "site_version": self.site_version, "counter": self.counter,
+            "command": self.command, "floor_version": self.floor_version, "floors": dict(self.floors),
+            "time_floor": self.time_floor,
+        }  # fmt: skip
+
+    @staticmethod
+    def parse(fields: Fields) -> "Trust":
+        """Read what `payload` wrote; raises Rejected."""
+        return Trust(
+            fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1),
+            base64.b64decode(fields.text("root", most=1 << 16)), fields.number("site_version"), fields.number("counter"),
+            fields.number("command"), fields.number("floor_version"), fields.counts("floors", 1024), fields.number("time_floor"),
+        )  # fmt: skip
+
+
+def current_root(trust: Trust) -> Root:
+    """The trusted root, read from our own record without verifying it again."""
+    body, _ = envelope.split(trust.root, "root")
+    return _read_root(body)
+
+
+def _read_root(body: bytes) -> Root:
+    from_json = envelope.canonical.decode(body, "root")
+    return Root.parse(Fields.of(from_json, "root"))
+
+
+def pin_root(data: bytes, fleet: str, pin: str, device: str, incarnation: int) -> Trust:
+    """First trust: a root envelope whose payload digest is `pin` (it came with the enrolment token), self-signed by its threshold."""
+    body, _ = envelope.split(data, "root")
+    if sha256(body) != pin:
+        raise Rejected("root-pin", "the root document is not the one the enrolment token names; register the device again")
+    root = _read_root(body)
+    envelope.open_sealed(data, "root", root.keys_of("root"), root.roles["root"].threshold)
+    if root.fleet != fleet:
+        raise Rejected("wrong-fleet", f"the root document is of fleet {root.fleet}")
+    return Trust(fleet, device, incarnation, data, time_floor=root.issued)
+
+
+def advance_root(trust: Trust, data: bytes) -> Trust:
+    """Rule 1."""
+    old = current_root(trust)
+    new = _read_root(envelope.split(data, "root")[0])
+    opened = envelope.open_sealed(data, "root", old.keys_of("root") | new.keys_of("root"), 1)
+    for which, root in (("old", old), ("new", new)):
+        signed = len(opened.signed_by & set(root.roles["root"].keys))
+        if signed < root.roles["root"].threshold:
+            raise Rejected("threshold", f"root {new.version}: {signed} of {root.roles['root'].threshold} {which} root keys signed")
+    if new.fleet != trust.fleet:
+        raise Rejected("wrong-fleet", f"root is of fleet {new.fleet}")
+    if new.version != old.version + 1:
+        raise Rejected("root-version", f"root {new.version} cannot follow root {old.version}")
+    if new.epoch < old.epoch:
+        raise Rejected("epoch", f"root {new.version} lowers the epoch from {old.epoch} to {new.epoch}")
+    if new.epoch > old.epoch:
+        return replace(trust, root=data, counter=0, command=0, time_floor=new.issued)
+    return replace(trust, root=data)
+
+
+def _open(trust: Trust, data: bytes, name: str, role: str) -> envelope.Opened:
+    root = current_root(trust)
+    opened = envelope.open_sealed(data, name, root.keys_of(role), root.roles[role].threshold)
+    if opened.fields.text("fleet", ID) != trust.fleet:
+        raise Rejected("wrong-fleet", f"{name} is of fleet {opened.fields.text('fleet')}, this device belongs to {trust.fleet}")
+    return opened
+
+
+def accept_site(trust: Trust, data: bytes) -> tuple[Trust, Site]:
+    """Rule 2."""
+    site = Site.parse(_open(trust, data, "site", "site").fields)
+    if site.version <= trust.site_version:
+        raise Rejected("site-version", f"site {site.version} is not newer than {trust.site_version}")
+    return replace(trust, site_version=site.version), site
+
+
+def accept_time(trust: Trust, data: bytes, nonce: str) -> tuple[Trust, SignedTime]:
+    """Rule 3: a signed time for our `nonce` (64 hex digits)."""
+    time = SignedTime.parse(_open(trust, data, "time", "online").fields)
+    if time.device != trust.device or not HEX64.fullmatch(nonce) or time.nonce != nonce:
+        raise Rejected("nonce", "the signed time answers another question")
+    if time.epoch != current_root(trust).epoch:
+        raise Rejected("epoch", f"signed time of epoch {time.epoch}")
+    if time.now < trust.time_floor:
+        raise Rejected("time-floor", f"signed time {time.now} lies before {trust.time_floor}")
+    return replace(trust, time_floor=time.now), time
+
+
+def accept_floor(trust: Trust, data: bytes) -> Trust:
+    """Rule 4: floors rise, never fall."""
+    floor = Floor.parse(_open(trust, data, "floor", "release").fields)
+    if floor.version <= trust.floor_version:
+        raise Rejected("floor-version", f"floor {floor.version} is not newer than {trust.floor_version}")
+    raised = {m: max(floor.floors.get(m, 0), trust.floors.get(m, 0)) for m in floor.floors.keys() | trust.floors.keys()}
+    return replace(trust, floor_version=floor.version, floors=raised)
+
+
+def accept_release(trust: Trust, data: bytes) -> tuple[str, Release]:
+    """Rule 4: (digest, release) of a release envelope."""
+    opened = _open(trust, data, "release", "release")
+    return opened.digest, Release.parse(opened.fields)
+
+
+def accept_desired(trust: Trust, data: bytes, now: int) -> tuple[Trust, Desired]:
+    """Rule 5. `now` is what the device believes, Unix seconds. The returned trust holds the new counter: save it, then act."""
+    desired = Desired.parse(_open(trust, data, "desired", "online").fields)
+    if desired.device != trust.device:
+        raise Rejected("wrong-device", f"desired is for {desired.device}")
+    if desired.incarnation != trust.incarnation:
+        raise Rejected("incarnation", f"desired is for incarnation {desired.incarnation}, this is {trust.incarnation}")
+    if desired.epoch != current_root(trust).epoch:
+        raise Rejected("epoch", f"desired of epoch {desired.epoch}")
+    if desired.counter <= trust.counter:
+        raise Rejected("replay", f"desired {desired.counter} is not newer than {trust.counter}")
+    if desired.expires <= max(now, trust.time_floor):
+        raise Rejected("expired", f"desired {desired.counter} expired at {desired.expires}")
+    _check_must(desired.must, "desired")
+    return replace(trust, counter=desired.counter), desired
+
+
+def admit(trust: Trust, wanted: str, variant: str, digest: str, release: Release, device: Capabilities) -> Variant:
+    """Rule 6: the variant this device may install; raises Rejected (publisher) or Unfit (device)."""
+    if digest != wanted:
+        raise Rejected("wrong-release", f"desired names release {wanted[:12]}, got {digest[:12]}")
+    if release.version < trust.floors.get(release.model, 0):
+        raise Rejected("below-floor", f"{release.model}:{release.version} lies below the floor {trust.floors[release.model]}")
+    _check_must(release.must, "release")
+    found = release.variants.get(variant)
+    if found is None:
+        raise Rejected("no-variant", f"{release.model}:{release.version} has no variant {variant}")
+    if not found.fits(device.device_class):
+        raise Unfit("device-class", f"variant {variant} is for {', '.join(found.classes)}; this device is {device.device_class}")
+    major, minor = (int(part) for part in release.runtime.split("."))
+    if device.runtime < (major, minor):
+        raise Unfit("runtime", f"needs ONNX Runtime {release.runtime}, this device has {device.runtime[0]}.{device.runtime[1]}")
+    if release.ir > device.max_ir or release.opset > device.max_opset:
+        raise Unfit("opset", f"needs ONNX IR {release.ir}, opset {release.opset}")
+    return found
+
+
+def _check_must(must: tuple[str, ...], what: str) -> None:
+    unknown = sorted(set(must) - KNOWN_MUST)
+    if unknown:
+        raise Unfit("must", f"this agent does not understand {', '.join(unknown)} of the {what}; update the agent first")
