@@ -17,7 +17,7 @@ SESSION_OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def classify(machine: str, flags: Iterable[str]) -> str:
-    """Device class from `platform.machine()` and CPU flags (/proc/cpuinfo `flags` or `Features`); the cautious one when unsure."""
+    """Device class from `platform.machine()` and CPU flags (/proc/cpuinfo `flags`, `Features`); the cautious one if unsure."""
     have = {flag.lower() for flag in flags}
     if machine.lower() in {"x86_64", "amd64", "i686"}:
         return "x86-vnni" if have & {"avx512_vnni", "avx_vnni"} else "x86-novnni"

@@ -1,14 +1,15 @@
-"""The rules by which a device believes anything. Bytes go in, believed documents come out, or Rejected / Unfit is raised.
+"""The rules by which a device believes anything. Bytes go in, believed documents come out, else Rejected or Unfit.
 
-1. Root n+1 needs the thresholds of root n's root role and of its own; its version is exactly n+1; its epoch never falls.
+1. Root n+1 needs the thresholds of root n's root role and of its own; it is exactly n+1; its epoch never falls.
 2. A site document needs the site threshold and a greater version.
-3. Time is believed when signed by the online role for our nonce; it never lies below the time floor. A raised epoch clears the floor.
-4. A release needs the release threshold. A floor document needs the release threshold and a greater version; floors never fall.
-5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the stored one; it must
-   not be expired at `now`. Expiry is looked at when installing, never to stop what runs.
-6. A slot may take release R in variant V only if R is what desired names, V fits this device's class and runtime, R's version is at or
-   above the model's floor, and every field in `must` is one we know.
-Not handled here: where bytes come from, where `Trust` is kept (one record, together with the model pointers, by the agent's disk).
+3. Time is believed when signed by the online role for our nonce; it never lies below the time floor, which a raised epoch
+   clears.
+4. A release needs the release threshold. A floor document needs it too, and a greater version; floors never fall.
+5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the
+   stored one; it must not be expired at `now`. Expiry is looked at when installing, never to stop what runs.
+6. A slot may take release R in variant V only if R is what desired names, V fits this device's class and runtime, R's version
+   is at or above the model's floor, and every field in `must` is one we know.
+Not handled here: where bytes come from, and where `Trust` is kept (one record with the model pointers, by the agent's disk).
 """
 
 import base64
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import envelope
+from . import canonical, envelope
 from .desired import Desired, Floor, SignedTime
 from .errors import Rejected, Unfit
 from .fields import HEX64, ID, Fields
@@ -39,7 +40,7 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Everything a device must never forget. `root` is the envelope of the trusted root; `online` the newest (counter) seen."""
+    """Everything a device must never forget. `root` is the envelope of the trusted root, `counter` the newest desired seen."""
 
     fleet: str
     device: str
@@ -78,12 +79,12 @@ def current_root(trust: Trust) -> Root:
 
 
 def _read_root(body: bytes) -> Root:
-    from_json = envelope.canonical.decode(body, "root")
+    from_json = canonical.decode(body, "root")
     return Root.parse(Fields.of(from_json, "root"))
 
 
 def pin_root(data: bytes, fleet: str, pin: str, device: str, incarnation: int) -> Trust:
-    """First trust: a root envelope whose payload digest is `pin` (it came with the enrolment token), self-signed by its threshold."""
+    """First trust: a self-signed root envelope whose payload digest is `pin`, which came with the enrolment token."""
     body, _ = envelope.split(data, "root")
     if sha256(body) != pin:
         raise Rejected("root-pin", "the root document is not the one the enrolment token names; register the device again")
