@@ -1,0 +1,89 @@
+"""The record that must survive power cuts: trust state and all slots, in two copies A and B, newest valid one wins.
+
+Bytes of one copy: canonical JSON {"body", "seq", "sha256"} where sha256 covers seq and body. The caller always overwrites the older copy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from edgeops.wire import canonical
+from edgeops.wire.errors import Rejected
+from edgeops.wire.fields import Fields
+from edgeops.wire.keys import sha256
+from edgeops.wire.trust import Trust
+
+from .slot import Build, Outcome, Slot, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything the agent may never lose or see torn: trust, slots, the counters of what it refused, the endpoints it knows."""
+
+    trust: Trust
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    report_seq: int = 0
+
+    def with_slot(self, name: str, slot: Slot) -> "Record":
+        """A copy with one slot replaced."""
+        return replace(self, slots={**self.slots, name: slot})
+
+    def counted(self, name: str, by: int = 1) -> "Record":
+        """A copy with one counter raised."""
+        return replace(self, counters={**self.counters, name: self.counters.get(name, 0) + by})
+
+
+def encode(record: Record, seq: int) -> bytes:
+    """The bytes of one copy."""
+    body = {
+        "trust": record.trust.payload(), "slots": {name: asdict(slot) for name, slot in record.slots.items()},
+        "counters": dict(record.counters), "report_seq": record.report_seq,
+    }  # fmt: skip
+    return canonical.encode({"body": body, "seq": seq, "sha256": _digest(body, seq)})
+
+
+def decode(data: bytes) -> tuple[int, Record]:
+    """(seq, record) of one copy; raises Rejected when a byte is wrong."""
+    fields = Fields.of(canonical.decode(data, "record", 4 << 20), "record")
+    seq, body = fields.number("seq"), fields.mapping("body")
+    if fields.text("sha256") != _digest(body, seq):
+        raise Rejected("record-torn", "the state record does not match its checksum")
+    inner = fields.sub("body")
+    slots = {name: _slot(Fields.of(raw, f"record.slots.{name}")) for name, raw in inner.mapping("slots").items()}
+    return seq, Record(Trust.parse(inner.sub("trust")), slots, inner.counts("counters", 128), inner.number("report_seq"))
+
+
+def newest(copies: Mapping[str, bytes | None]) -> tuple[str, int, Record] | None:
+    """(which copy, seq, record) of the newest valid copy; None when there is none."""
+    found = []
+    for name, data in copies.items():
+        try:
+            if data is not None:
+                found.append((name, *decode(data)))
+        except Rejected:
+            continue
+    return max(found, key=lambda item: item[1]) if found else None
+
+
+def _digest(body: Mapping[str, Any], seq: int) -> str:
+    return sha256(canonical.encode({"body": dict(body), "seq": seq}))
+
+
+def _slot(fields: Fields) -> Slot:
+    raw = dict(fields.data)
+    try:
+        raw["current"] = _maybe(Build, raw["current"])
+        raw["previous"] = _maybe(Build, raw["previous"])
+        target = raw["target"]
+        raw["target"] = None if target is None else Target(**{**target, "build": _maybe(Build, target["build"])})
+        raw["outbox"] = tuple(Outcome(**item) for item in raw["outbox"])
+        raw["last"] = _maybe(Outcome, raw["last"])
+        raw["failure"], raw["bad"] = (raw["failure"][0], raw["failure"][1]), tuple(raw["bad"])
+        return Slot(**raw)
+    except (KeyError, TypeError, IndexError) as error:
+        raise Rejected("malformed", f"{fields.where}: {error}") from None
+
+
+def _maybe(kind: type, raw: Mapping[str, Any] | None) -> Any:
+    return None if raw is None else kind(**raw)

@@ -1,0 +1,192 @@
+"""The words of the update machine: a slot's state, the events that reach it, the commands it gives."""
+
+from dataclasses import dataclass
+
+PHASES = ("idle", "fetch", "verify", "install", "trial", "rollback")
+WORKING = ("fetch", "verify", "install", "trial", "rollback")
+MAX_BAD = 16
+MAX_OUTBOX = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One release in one variant, as a device holds it."""
+
+    release: str
+    variant: str
+    model: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the newest desired document asks of the slot. `order` is its counter; `build` None means: hold nothing.
+
+    `deadlines_s` bounds fetch, verify, install and trial; `attempts` bounds restarts while working on it.
+    """
+
+    order: int
+    action: str
+    rollout: str = ""
+    build: Build | None = None
+    attempts: int = 3
+    trial_s: int = 60
+    fetch_s: int = 86_400
+    work_s: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an order ended; kept until the manager has acknowledged it."""
+
+    order: int
+    rollout: str
+    release: str
+    verdict: str
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot's whole state. `current` is committed and is what must run after any restart; `previous` is kept for going back.
+
+    `target` is being worked on while `phase` is not idle. `deadline` is in the shell's seconds (monotonic within a boot).
+    """
+
+    phase: str = "idle"
+    current: Build | None = None
+    previous: Build | None = None
+    target: Target | None = None
+    order: int = 0
+    attempts: int = 0
+    deadline: int = 0
+    failure: tuple[str, str] = ("", "")
+    bad: tuple[str, ...] = ()
+    outbox: tuple[Outcome, ...] = ()
+    last: Outcome | None = None
+
+
+# Events. `order` ties an answer to the question; answers to older questions change nothing.
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A believed desired document asks this of the slot."""
+
+    target: Target
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work of `phase` for `order` succeeded; `unproven` marks a trial that ended without traffic."""
+
+    phase: str
+    order: int
+    now: int
+    unproven: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The work of `phase` for `order` failed. `unfit` says this device never can; `lost` that `current` cannot run."""
+
+    phase: str
+    order: int
+    now: int
+    reason: str
+    detail: str = ""
+    unfit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What is committed turned out damaged or unable to run."""
+
+    release: str
+    now: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The agent started; nothing done before is believed."""
+
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The manager has stored the outcome of `order`."""
+
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+    now: int
+
+
+Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick
+
+# Commands. All idempotent: doing one twice is doing it once.
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Get every object of the target that is not there with its right hash."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check every object of the target against its hash."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Lay the target out so that it can be run; what runs stays untouched."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Start the target beside the current build, run golden vectors, let it take the calls, watch it."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Let this build take the calls (None: let nothing run), after checking its hashes."""
+
+    build: Build | None
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete whatever neither current nor previous needs."""
+
+    keep: tuple[Build, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Send the reported state."""
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Send a Tick at this time."""
+
+    at: int
+
+
+Command = Fetch | Verify | Install | Try | Run | Discard | Report | WakeAt
