@@ -1,6 +1,7 @@
 """The record that must survive power cuts: trust state and all slots, in two copies A and B, newest valid one wins.
 
-Bytes of one copy: canonical JSON {"body", "seq", "sha256"} where sha256 covers seq and body. The caller always overwrites the older copy.
+Bytes of one copy: canonical JSON {"body", "seq", "sha256"} where sha256 covers seq and body.
+The caller always overwrites the older copy.
 """
 
 from collections.abc import Mapping

@@ -56,6 +56,9 @@ NEXT: dict[str, tuple[str, Callable[[Target], Command]]] = {
 }
 
 
+WORK: dict[str, Callable[[Target], Command]] = {"fetch": Fetch, **dict(NEXT.values())}
+
+
 def step(slot: Slot, event: Event) -> Step:
     """The next state and the commands to carry out once it is stored."""
     react = REACTIONS[type(event)]
@@ -75,7 +78,8 @@ def _offered(slot: Slot, event: Offered) -> Step:
     slot = replace(slot, order=target.order)
     if slot.phase in WORKING and slot.target is not None:
         if slot.target.build == target.build and slot.phase != "rollback" and slot.target.rollout == target.rollout:
-            return replace(slot, target=replace(slot.target, order=target.order)), ()
+            # The same build under a newer order: ask again, so that answers carry the order we now wait for.
+            return replace(slot, target=target), (WORK[slot.phase](target), WakeAt(slot.deadline))
         return _cancel_for(slot, target, event.now)
     return _begin(slot, target, event.now)
 
