@@ -1,6 +1,6 @@
 """The words of the update machine: a slot's state, the events that reach it, the commands it gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PHASES = ("idle", "fetch", "verify", "install", "trial", "rollback")
 WORKING = ("fetch", "verify", "install", "trial", "rollback")
@@ -10,19 +10,23 @@ MAX_OUTBOX = 16
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One release in one variant, as a device holds it."""
+    """One release in one variant, as a device holds it. Its limits (bytes, ms) do not make it another build."""
 
     release: str
     variant: str
     model: str
     version: int
+    memory_bytes: int = field(default=512 << 20, compare=False)
+    load_ms: int = field(default=30_000, compare=False)
+    call_ms: int = field(default=5_000, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What the newest desired document asks of the slot. `order` is its counter; `build` None means: hold nothing.
 
-    `deadlines_s` bounds fetch, verify, install and trial; `attempts` bounds restarts while working on it.
+    `attempts` bounds restarts while working on it; `fetch_s`, `work_s` and `trial_s` bound its phases; the rest judges the trial
+    (edgeops.wire.desired.Trial). `stream` names the signed list its objects travel in.
     """
 
     order: int
@@ -30,7 +34,11 @@ class Target:
     rollout: str = ""
     build: Build | None = None
     attempts: int = 3
+    stream: str = ""
     trial_s: int = 60
+    min_calls: int = 0
+    max_error_ppm: int = 10_000
+    max_latency_ratio_ppm: int = 3_000_000
     fetch_s: int = 86_400
     work_s: int = 600
 

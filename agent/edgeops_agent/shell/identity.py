@@ -1,0 +1,166 @@
+"""Who this device is: its Ed25519 identity key, its P-256 TLS key, and how it enrols with a one-time token."""
+
+import json
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import NameOID
+
+from edgeops import __version__
+from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
+from edgeops.wire.keys import Signer, sha256
+from edgeops.wire.token import Token
+from edgeops.wire.trust import Trust, accept_site, pin_root
+
+from ..core.record import Record
+from .disk import StateFolder, write_whole
+
+TIMEOUT_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the keys and certificates of one agent lie."""
+
+    root: Path
+
+    @property
+    def identity(self) -> Path:
+        """Ed25519 identity key, PEM."""
+        return self.root / "identity.key"
+
+    @property
+    def tls_key(self) -> Path:
+        """P-256 TLS key, PEM."""
+        return self.root / "tls.key"
+
+    @property
+    def certificate(self) -> Path:
+        """Client certificate, PEM."""
+        return self.root / "tls.crt"
+
+    @property
+    def ca(self) -> Path:
+        """CA certificates of the site, PEM."""
+        return self.root / "ca.crt"
+
+    @property
+    def site(self) -> Path:
+        """The newest site document (envelope)."""
+        return self.root / "site.json"
+
+
+def load_signer(paths: Paths) -> Signer:
+    """The identity key; raises Misuse("not-enrolled")."""
+    try:
+        key = load_pem_private_key(paths.identity.read_bytes(), None)
+    except FileNotFoundError:
+        raise Misuse("not-enrolled", f"{paths.root} holds no identity key; run `edgeops-agent enroll TOKEN`") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise Misuse("not-enrolled", f"{paths.identity} is not an Ed25519 key")
+    return Signer(key)
+
+
+def enroll(text: str, state: Path) -> Trust:
+    """Redeem a pasted token: make keys here, get a certificate, keep everything. Nothing is kept when it fails.
+
+    Raises Misuse (token, already enrolled), Unreachable (no manager), Rejected (the manager or its answer is not to be believed).
+    """
+    token = Token.decode(text)
+    folder, paths = StateFolder(state), Paths(state)
+    if any((state / name).exists() for name in ("record.a", "record.b")):
+        raise Misuse("already-enrolled", f"{state} already holds an enrolled device; use another --state folder or delete it")
+    identity, tls = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
+    request = {
+        "token_device": token.device, "secret": token.secret, "csr": _csr(tls, token.device),
+        "identity": Signer(identity).public.hex(), "agent": __version__,
+    }  # fmt: skip
+    answer, ca = _ask(token, request)
+    trust = pin_root(str(answer["root"]).encode(), token.fleet, token.root_pin, token.device, int(answer["incarnation"]))
+    trust, site = accept_site(trust, str(answer["site"]).encode())
+    folder.create()
+    for path, data in (
+        (paths.identity, identity.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
+        (paths.tls_key, tls.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
+        (paths.certificate, str(answer["certificate"]).encode()),
+        (paths.ca, "".join(site.cas).encode() or ca),
+        (paths.site, str(answer["site"]).encode()),
+    ):
+        write_whole(path, data, 0o600)
+    folder.save(Record(trust))
+    return trust
+
+
+def _csr(key: ec.EllipticCurvePrivateKey, device: str) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def _ask(token: Token, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """POST the request to the first URL that answers, over TLS pinned to the token's CA."""
+    last: EdgeopsError = Unreachable("no-url", "the token names no manager address")
+    for url in token.urls:
+        try:
+            ca = _pinned_ca(url, token.ca_pin)
+            context = ssl.create_default_context(cadata=ca.decode())
+            return _post(f"{url}/api/v1/enroll", request, context), ca
+        except Unreachable as error:
+            last = error
+    raise last
+
+
+def _pinned_ca(url: str, pin: str) -> bytes:
+    """The manager's CA certificate, fetched over unverified TLS and believed only because its SHA-256 is in the token."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with urllib.request.urlopen(f"{url}/api/v1/ca", timeout=TIMEOUT_S, context=context) as reply:  # noqa: S310
+            pem: bytes = reply.read(1 << 16)
+    except OSError as error:
+        raise Unreachable("manager-unreachable", f"no manager answers at {url}: {error}; is `edgeops up` running?") from None
+    try:
+        found = sha256(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    except ValueError:
+        found = ""
+    if found != pin:
+        raise Rejected("ca-pin", f"{url} presents another CA than the token names; do not trust this network")
+    return pem
+
+
+def _post(url: str, body: dict[str, Any], context: ssl.SSLContext) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=context) as reply:  # noqa: S310
+            answer = json.loads(reply.read(1 << 20))
+    except urllib.error.HTTPError as error:
+        raise _problem(error) from None
+    except (OSError, ValueError) as error:
+        raise Unreachable("manager-unreachable", f"{url}: {error}") from None
+    if not isinstance(answer, dict):
+        raise Rejected("malformed", f"{url} gave no JSON object")
+    return answer
+
+
+def _problem(error: urllib.error.HTTPError) -> EdgeopsError:
+    try:
+        problem = json.loads(error.read(1 << 16))
+        reason, detail = str(problem.get("reason", "refused")), str(problem.get("detail", error.reason))
+    except (ValueError, AttributeError):
+        reason, detail = "refused", str(error.reason)
+    kind = Unreachable if error.code >= 500 else Misuse
+    return kind(reason, f"the manager refused: {detail}")

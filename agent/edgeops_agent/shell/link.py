@@ -1,0 +1,135 @@
+"""The device's MQTT link: paho over mutual TLS, bounded queues, full-jitter backoff that also backs off after being kicked."""
+
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edgeops.wire.errors import Misuse
+
+BASE_S, CAP_S, STABLE_S = 1.0, 60.0, 30.0
+MAX_QUEUED = 256
+KEEPALIVE_S = 30
+
+OnMessage = Callable[[str, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """Where to connect and as whom; `url` is mqtts://host:port."""
+
+    url: str
+    device: str
+    ca: Path
+    certificate: Path
+    key: Path
+    will_topic: str
+    will: bytes
+
+
+class DeviceLink:
+    """A connection that keeps coming back. Callbacks run in paho's thread and must only enqueue.
+
+    `draw` gives a number in [0, 1) for the jitter; `now` monotonic seconds.
+    """
+
+    def __init__(
+        self, settings: LinkSettings, on_connect: Callable[[], None], on_message: OnMessage,
+        draw: Callable[[], float], now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._settings, self._on_connect, self._on_message = settings, on_connect, on_message
+        self._draw, self._now = draw, now
+        self._stopping = threading.Event()
+        self._gone = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._filters: set[str] = set()
+        self.connected = False
+        self._client = self._make()
+
+    def _make(self) -> mqtt.Client:
+        settings = self._settings
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=settings.device, protocol=mqtt.MQTTv311, clean_session=True,
+            reconnect_on_failure=False,
+        )  # fmt: skip
+        client.max_queued_messages_set(MAX_QUEUED)
+        try:
+            client.tls_set(
+                str(settings.ca), str(settings.certificate), str(settings.key), tls_version=ssl.PROTOCOL_TLS_CLIENT
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise Misuse("tls-files", f"the TLS files of this device cannot be used: {error}; enrol it again") from None
+        client.will_set(settings.will_topic, settings.will, qos=1)
+        client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
+        return client
+
+    def start(self) -> None:
+        """Begin connecting in the background."""
+        self._thread = threading.Thread(target=self._keep_connected, name="link", daemon=True)
+        self._thread.start()
+
+    def _keep_connected(self) -> None:
+        parts = urlsplit(self._settings.url)
+        failures = 0
+        while not self._stopping.is_set():
+            self._gone.clear()
+            began = self._now()
+            try:
+                self._client.connect(parts.hostname or "", parts.port or 8883, KEEPALIVE_S)
+                self._client.loop_start()
+                self._gone.wait()
+                self._client.loop_stop()
+            except OSError:
+                pass
+            self.connected = False
+            # A kick right after connecting counts as a failure too; only a stable connection resets the backoff.
+            failures = 0 if self._now() - began > STABLE_S else failures + 1
+            self._stopping.wait(self._draw() * min(CAP_S, BASE_S * 2 ** min(failures, 10)))
+
+    def _connected(self, client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if code.is_failure:
+            self._gone.set()
+            return
+        self.connected = True
+        for topic in sorted(self._filters):
+            client.subscribe(topic, 1 if "/d/" in topic else 0)
+        self._on_connect()
+
+    def _disconnected(self, _client: mqtt.Client, _data: Any, _flags: Any, _code: Any, _properties: Any) -> None:
+        self.connected = False
+        self._gone.set()
+
+    def _message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self._on_message(message.topic, bytes(message.payload))
+
+    def subscribe(self, topic: str) -> None:
+        """Subscribe now and after every reconnect."""
+        self._filters.add(topic)
+        if self.connected:
+            self._client.subscribe(topic, 1 if "/d/" in topic else 0)
+
+    def unsubscribe(self, topic: str) -> None:
+        """The reverse."""
+        self._filters.discard(topic)
+        if self.connected:
+            self._client.unsubscribe(topic)
+
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> bool:
+        """Hand a message to the client; False when not connected (the caller keeps what matters)."""
+        return self.connected and self._client.publish(topic, payload, qos).rc == mqtt.MQTT_ERR_SUCCESS
+
+    def stop(self, farewell: tuple[str, bytes] | None = None) -> None:
+        """Say goodbye, disconnect, end the thread."""
+        self._stopping.set()
+        if farewell and self.connected:
+            self._client.publish(*farewell, qos=1).wait_for_publish(2)
+        self._client.disconnect()
+        self._gone.set()
+        if self._thread:
+            self._thread.join(5)
