@@ -1,0 +1,153 @@
+"""Reading what came down: documents in, a new record and offers to the slots out. Pure; the trust rules are edgeops.wire.trust.
+
+A refused document changes nothing but a counter. The counter of an accepted desired document and the slots' reaction to it are one
+record, so a power cut loses both or neither.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from edgeops.parcel.stream import StreamList
+from edgeops.wire import canonical, envelope
+from edgeops.wire.desired import Desired, SignedTime, SlotWish
+from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
+from edgeops.wire.messages import Bundle
+from edgeops.wire.trust import (
+    Capabilities,
+    Trust,
+    accept_desired,
+    accept_floor,
+    accept_release,
+    accept_site,
+    accept_time,
+    admit,
+    advance_root,
+    current_root,
+)
+
+from .record import Record
+from .slot import Build, Command, Failed, Fetch, Offered, Slot, Target
+from .update import step
+
+FETCH_S, WORK_S = 86_400, 600
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the reader must know: believed time, the open nonce, what this device is, kept documents by digest."""
+
+    now: int
+    tick: int
+    nonce: str
+    device: Capabilities
+    documents: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The record to store first, then documents to keep, then commands per slot to carry out."""
+
+    record: Record
+    documents: Mapping[str, bytes] = field(default_factory=dict)
+    commands: tuple[tuple[str, Command], ...] = ()
+    time: SignedTime | None = None
+    site: bytes | None = None
+    refused: tuple[str, ...] = ()
+
+
+def receive(record: Record, bundle: Bundle, situation: Situation) -> Received:
+    """Read the documents of a bundle in order. Never raises for what the other side sent."""
+    so_far = Received(record)
+    for name, data in bundle.documents:
+        try:
+            so_far = _read(so_far, name, data, situation)
+        except EdgeopsError as error:
+            so_far = _refuse(so_far, name, data, error)
+    return so_far
+
+
+def _refuse(so_far: Received, name: str, data: bytes, error: EdgeopsError) -> Received:
+    if error.reason == "replay" and _counter(data) == so_far.record.trust.counter:
+        return replace(so_far, record=so_far.record.counted("duplicate_desired"))
+    counted = so_far.record.counted(f"refused_{name}").counted(f"refused_{name}.{error.reason}")
+    return replace(so_far, record=counted, refused=(*so_far.refused, f"{name}: {error}"))
+
+
+def _counter(data: bytes) -> int:
+    """The counter of a desired envelope whose signature has been verified already."""
+    payload = canonical.decode(envelope.split(data, "desired")[0], "desired")
+    return int(payload["counter"])
+
+
+def _read(so_far: Received, name: str, data: bytes, situation: Situation) -> Received:
+    record, trust = so_far.record, so_far.record.trust
+    match name:
+        case "root":
+            return replace(so_far, record=replace(record, trust=advance_root(trust, data)))
+        case "site":
+            trust, _ = accept_site(trust, data)
+            return replace(so_far, record=replace(record, trust=trust), site=data)
+        case "floor":
+            return replace(so_far, record=replace(record, trust=accept_floor(trust, data)))
+        case "time":
+            trust, time = accept_time(trust, data, situation.nonce)
+            return replace(so_far, record=replace(record, trust=trust), time=time)
+        case "release":
+            digest, _ = accept_release(trust, data)
+            return replace(so_far, documents={**so_far.documents, digest: data})
+        case "stream":
+            digest, _ = open_stream(trust, data)
+            return replace(so_far, documents={**so_far.documents, digest: data})
+        case "desired":
+            return _take_desired(so_far, data, situation)
+    raise Rejected("wrong-type", f"a device takes no {name} document")
+
+
+def open_stream(trust: Trust, data: bytes) -> tuple[str, StreamList]:
+    """(digest, list) of a stream list signed by the online role; raises Rejected."""
+    root = current_root(trust)
+    opened = envelope.open_sealed(data, "stream", root.keys_of("online"), root.roles["online"].threshold)
+    if opened.fields.text("fleet") != trust.fleet:
+        raise Rejected("wrong-fleet", "the stream list is of another fleet")
+    return opened.digest, StreamList.parse(opened.fields)
+
+
+def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Received:
+    now = max(situation.now, so_far.time.now if so_far.time else 0)
+    trust, desired = accept_desired(so_far.record.trust, data, now)
+    known = {**situation.documents, **so_far.documents}
+    offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
+    record, commands = replace(so_far.record, trust=trust), list(so_far.commands)
+    for name, target, error in offers:
+        slot = record.slots.get(name) or Slot()
+        slot, given = step(slot, Offered(target, situation.tick))
+        if error is not None and slot.target == target:
+            slot, ended = step(slot, Failed(slot.phase, target.order, situation.tick, error.reason, error.message, unfit=True))
+            given = (*(command for command in given if not isinstance(command, Fetch)), *ended)
+        record = record.with_slot(name, slot)
+        commands += [(name, command) for command in given]
+    return replace(so_far, record=record, commands=tuple(commands))
+
+
+def _offer(
+    trust: Trust, desired: Desired, name: str, wish: SlotWish, known: Mapping[str, bytes], situation: Situation
+) -> tuple[str, Target, Unfit | None]:
+    """What the wish asks of the slot; raises Rejected (the whole document), returns Unfit (this slot only)."""
+    if wish.action == "none":
+        return name, Target(desired.counter, "none", wish.rollout), None
+    if wish.release not in known:
+        raise Rejected("missing-release", f"desired names release {wish.release[:12]}, which did not come with it")
+    digest, release = accept_release(trust, known[wish.release])
+    trial = wish.trial
+    build = Build(
+        wish.release, wish.variant, release.model, release.version, trial.memory_bytes, trial.load_ms, trial.call_ms
+    )
+    target = Target(
+        desired.counter, wish.action, wish.rollout, build, trial.attempts, wish.stream, trial.window_s, trial.min_calls,
+        trial.max_error_ppm, trial.max_latency_ratio_ppm, FETCH_S, WORK_S,
+    )  # fmt: skip
+    try:
+        admit(trust, wish.release, wish.variant, digest, release, situation.device)
+    except Unfit as error:
+        return name, target, error
+    return name, target, None

@@ -1,0 +1,55 @@
+"""From a build to its files: which objects it needs, whether they are whole, and the runnable a worker is given."""
+
+from edgeops.parcel.manifest import Manifest
+from edgeops.wire import canonical, envelope
+from edgeops.wire.errors import Rejected
+from edgeops.wire.fields import Fields
+from edgeops.wire.keys import sha256
+from edgeops.wire.release import Release, Side, Variant
+
+from ..core.slot import Build
+from .disk import StateFolder
+from .runnable import Limits, Runnable
+
+
+def release_of(folder: StateFolder, digest: str) -> Release:
+    """A kept release, believed because its payload has the digest our own record names; raises Rejected."""
+    body, _ = envelope.split(folder.document(digest), "release")
+    if sha256(body) != digest:
+        raise Rejected("bad-document", f"the kept release {digest[:12]} is damaged")
+    return Release.parse(Fields.of(canonical.decode(body, "release"), "release"))
+
+
+def variant_of(folder: StateFolder, build: Build) -> Variant:
+    """The variant a build names; raises Rejected."""
+    variants = release_of(folder, build.release).variants
+    if build.variant not in variants:
+        raise Rejected("no-variant", f"release {build.release[:12]} has no variant {build.variant}")
+    return variants[build.variant]
+
+
+def parts_of(folder: StateFolder, build: Build) -> tuple[Side, ...]:
+    """Every object of a build, side objects first; raises Rejected when the manifest is missing or damaged."""
+    variant = variant_of(folder, build)
+    sides = [variant.manifest, variant.golden, *([variant.reference] if variant.reference else [])]
+    manifest = Manifest.decode(folder.read(variant.manifest.sha256, variant.manifest.size))
+    return (*sides, *manifest.objects)
+
+
+def check(folder: StateFolder, build: Build) -> None:
+    """Hash every object of a build; raises Rejected("bad-object" | "missing-object")."""
+    for side in parts_of(folder, build):
+        folder.read(side.sha256, side.size)
+
+
+def runnable(folder: StateFolder, slot: str, build: Build, device_class: str) -> Runnable:
+    """What a worker needs to run a build; its hashes must have been checked."""
+    variant = variant_of(folder, build)
+    manifest = Manifest.decode(folder.read(variant.manifest.sha256, variant.manifest.size))
+    return Runnable(
+        slot=slot, model=build.model, version=build.version, digest=build.release,
+        skeleton=folder.objects / manifest.skeleton.sha256, blobs=folder.objects, session_options=variant.options,
+        golden=folder.objects / variant.golden.sha256,
+        reference=folder.objects / variant.reference.sha256 if variant.reference else None,
+        device_class=device_class, limits=Limits(build.memory_bytes, build.load_ms, build.call_ms),
+    )  # fmt: skip

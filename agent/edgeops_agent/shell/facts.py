@@ -1,0 +1,48 @@
+"""What this device is and how it feels: CPU class, runtime version (without loading the runtime), memory, disk."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgeops import __version__
+from edgeops.wire.device_class import classify
+from edgeops.wire.trust import Capabilities
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """CPU flags as the kernel reports them; empty where it does not."""
+    try:
+        for line in CPUINFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in {"flags", "Features"}:
+                return tuple(value.split())
+    except OSError:
+        pass
+    return ()
+
+
+def capabilities() -> Capabilities:
+    """This device in the words of the trust rules."""
+    version = metadata.version("onnxruntime").split(".")
+    return Capabilities(classify(platform.machine(), cpu_flags()), (int(version[0]), int(version[1])))
+
+
+def birth(device: Capabilities) -> dict[str, Any]:
+    """The capabilities of a birth message."""
+    return {
+        "class": device.device_class, "runtime": f"{device.runtime[0]}.{device.runtime[1]}", "agent": __version__, "wire": [1],
+        "max_ir": device.max_ir, "max_opset": device.max_opset, "machine": platform.machine(), "codecs": ["raw"],
+    }  # fmt: skip
+
+
+def facts(root: Path) -> dict[str, int]:
+    """Free disk (bytes) where the agent lives, CPUs, memory (bytes) where known."""
+    status = os.statvfs(root)
+    found = {"disk_free": status.f_bavail * status.f_frsize, "cpus": os.cpu_count() or 1}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return found
