@@ -1,0 +1,64 @@
+"""The tree of commands, put together from both halves."""
+
+import typer
+
+from edgeops import __version__
+from edgeops.wire.errors import Misuse
+
+from . import contexts
+from .frame import INTERRUPTED, command, fail
+from .remote import devices, observe, releases, rollouts, status
+
+app = typer.Typer(
+    name="edgeops", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Deploy, watch and roll back machine-learning models on fleets of edge devices.",
+)  # fmt: skip
+release_app = typer.Typer(help="Sign, upload and look at releases.", no_args_is_help=True)
+model_app = typer.Typer(help="Turn a model into a signed release; list models.", no_args_is_help=True)
+
+command(app, "status")(status.status)
+command(app, "health")(status.health)
+command(app, "drift")(observe.drift)
+command(app, "telemetry")(observe.telemetry)
+command(app, "audit")(observe.audit)
+app.add_typer(devices.app, name="device")
+app.add_typer(model_app, name="model")
+app.add_typer(release_app, name="release")
+app.add_typer(rollouts.app, name="rollout")
+app.add_typer(contexts.app, name="context")
+command(model_app, "list")(releases.models)
+command(release_app, "list")(releases.releases)
+command(release_app, "show")(releases.release)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgeops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    """Deploy, watch and roll back machine-learning models on fleets of edge devices."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code; nothing escapes as a traceback but a bug."""
+    try:
+        answer = app(args=arguments, prog_name="edgeops", standalone_mode=False)
+        return answer if isinstance(answer, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _usage(error, "--json" in arguments)
+
+
+def _usage(error: Exception, as_json: bool) -> int:
+    said = error.format_message()  # type: ignore[attr-defined]
+    place = getattr(getattr(error, "ctx", None), "command_path", "edgeops")
+    if said.startswith("Usage:"):
+        print(said)
+        return 2
+    return fail(Misuse("usage", f"{said.rstrip('.')}; see `{place} --help`"), as_json)

@@ -1,0 +1,126 @@
+"""What every command has: `--json`, `--context`, one way to print, one way to fail."""
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+
+import typer
+
+from edgeops.wire.errors import EdgeopsError, Misuse
+
+from . import context
+from .client import Client
+
+P = ParamSpec("P")
+Body = Callable[Concatenate["Run", P], "int | None"]
+INTERRUPTED = 130
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress and errors' text on stderr.")]
+ContextName = Annotated[
+    str | None,
+    typer.Option("--context", help="The named context to use instead of the current one.", envvar="EDGEOPS_CONTEXT"),
+]
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one command: how its output goes out and which manager it talks to."""
+
+    json: bool = False
+    context: str | None = None
+    _client: Client | None = field(default=None, repr=False)
+
+    def client(self) -> Client:
+        """The client of the chosen context; raises Misuse when there is none."""
+        if self._client is None:
+            self._client = Client(context.load().pick(self.context))
+        return self._client
+
+    def emit(self, data: Any, show: Callable[[], object] | str = "") -> None:
+        """Print `data` as JSON with `--json`, else call (or print) `show`."""
+        if self.json:
+            print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
+        elif callable(show):
+            show()
+        else:
+            print(show, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say something to a person (stderr), never part of the output."""
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        if self._client is not None:
+            self._client.close()
+
+
+def command(
+    app: typer.Typer, name: str, options: Mapping[str, inspect.Parameter] | None = None
+) -> Callable[[Body[P]], Body[P]]:
+    """Add a command whose function takes a `Run` first; `options` are more options, given to its `**` parameter."""
+
+    def add(body: Body[P]) -> Body[P]:
+        @functools.wraps(body)
+        def wrapper(**values: Any) -> None:
+            run = Run(bool(values.pop("json_")), values.pop("context_"))
+            code = guarded(run, functools.partial(body, run, **values))
+            if code:
+                raise typer.Exit(code)
+
+        signature = _signature(body, dict(options or {}))
+        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        app.command(name)(wrapper)
+        return body
+
+    return add
+
+
+def guarded(run: Run, body: Callable[[], int | None]) -> int:
+    """Run `body`; every EdgeopsError becomes a message and its exit code, Ctrl-C becomes 130, a closed pipe is no news."""
+    try:
+        return body() or 0
+    except EdgeopsError as error:
+        return fail(error, as_json=run.json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{error.strerror or error}; check the path, its permissions and free space"
+        return fail(Misuse("os-error", text), run.json)
+    finally:
+        run.close()
+
+
+def fail(error: EdgeopsError, as_json: bool) -> int:
+    """Report `error` on stderr (and as a JSON object on stdout) and return its exit code."""
+    print(f"error: {error.message} [{error.reason}]", file=sys.stderr, flush=True)
+    if as_json:
+        kind = type(error).__name__.lower()
+        body = {"reason": error.reason, "message": error.message, "kind": kind, "exit_code": error.exit_code}
+        print(json.dumps({"error": body}, ensure_ascii=False), flush=True)
+    return error.exit_code
+
+
+def _signature(body: Callable[..., Any], options: dict[str, inspect.Parameter]) -> inspect.Signature:
+    hints = get_type_hints(body, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name])
+        for parameter in list(inspect.signature(body).parameters.values())[1:]
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    ends = [
+        inspect.Parameter("json_", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonFlag),
+        inspect.Parameter("context_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ContextName),
+    ]
+    mine = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    return inspect.Signature([*mine, *options.values(), *ends])

@@ -1,0 +1,64 @@
+"""How a rollout looks: one line in a list, one live picture while it runs."""
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from .. import show
+
+TERMINAL = ("finished", "halted", "aborted")
+COUNTS = ("started", "committed", "unproven", "rolled_back", "failed", "unfit", "silent", "unknown")
+
+
+def terminal(rollout: dict[str, Any]) -> bool:
+    """Whether a watcher has nothing to wait for any more."""
+    return rollout.get("status") in TERMINAL
+
+
+def waves(rollout: dict[str, Any]) -> list[dict[str, Any]]:
+    """The waves with their counters, as the API gives them."""
+    found = rollout.get("wave_counts") or rollout.get("waves") or []
+    return [wave for wave in found if isinstance(wave, dict)] if isinstance(found, list) else []
+
+
+def total(rollout: dict[str, Any], name: str) -> int:
+    """A counter over all waves."""
+    counts = rollout.get("counts")
+    if isinstance(counts, dict) and name in counts:
+        return int(counts[name])
+    return sum(int(wave.get(name, 0)) for wave in waves(rollout))
+
+
+def reasons(rollout: dict[str, Any]) -> str:
+    """Why it stopped, in words."""
+    why = rollout.get("reason") or rollout.get("reasons") or rollout.get("why") or ""
+    return show.plain(why)
+
+
+def line(rollout: dict[str, Any]) -> tuple[object, ...]:
+    """One row of `rollout list`."""
+    failures = total(rollout, "failed") + total(rollout, "rolled_back") + total(rollout, "silent")
+    done = total(rollout, "committed") + total(rollout, "unproven")
+    return (
+        rollout.get("id"), f"{rollout.get('model')}:{rollout.get('version')}", rollout.get("to") or rollout.get("selector"),
+        rollout.get("status"), rollout.get("wave"), total(rollout, "started"), done, failures, reasons(rollout),
+    )  # fmt: skip
+
+
+def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
+    """The picture of one rollout; `detail` adds everything else the manager says."""
+    head = Text.assemble(
+        (str(rollout.get("id")), "bold"), "  ", f"{rollout.get('model')}:{rollout.get('version')} → "
+        f"{rollout.get('to') or rollout.get('selector') or ''}  ", show.cell(rollout.get("status")),
+    )  # fmt: skip
+    rows = [
+        (number, wave.get("label") or wave.get("up_to"), *(wave.get(name, 0) for name in COUNTS), wave.get("passed"))
+        for number, wave in enumerate(waves(rollout), 1)
+    ]
+    parts: list[RenderableType] = [head, show.table(("wave", "to", *(n.replace("_", " ") for n in COUNTS), "passed"), rows)]
+    if reasons(rollout):
+        parts.append(Text(f"why: {reasons(rollout)}", style="" if rollout.get("status") == "finished" else "red"))
+    if detail and isinstance(rollout.get("policy"), dict):
+        parts.append(Text("policy: " + show.plain(rollout["policy"]), style="dim"))
+    return Group(*parts)

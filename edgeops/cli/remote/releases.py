@@ -1,0 +1,77 @@
+"""edgeops release list|show|upload and edgeops model list: what the manager holds."""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import typer
+
+from edgeops.wire.errors import Misuse
+
+from .. import show
+from ..client import Client, items
+from ..frame import Run
+
+Name = Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="A release, e.g. digits:1.")]
+
+
+def models(run: Run) -> None:
+    """List the models the manager holds, with their latest version.
+
+    Example: edgeops model list
+    """
+    found = items(run.client().get("/models"), "models")
+    columns = ("model", "versions", "latest", "devices")
+    rows = [(m.get("model") or m.get("name"), m.get("versions"), m.get("latest"), m.get("devices")) for m in found]
+    run.emit({"models": found}, lambda: show.print_table(columns, rows, "no model yet; add one with `edgeops model add`"))
+
+
+def releases(run: Run, model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only of this model.")] = None) -> None:
+    """List the signed releases the manager holds.
+
+    Example: edgeops release list --model digits
+    """
+    found = [r for r in items(run.client().get("/releases"), "releases") if model in (None, r.get("model"))]
+    columns = ("model", "version", "kind", "variants", "digest", "created")
+    rows = [
+        (r.get("model"), r.get("version"), r.get("kind"), _names(r.get("variants")), _short(r), show.when(r.get("created")))
+        for r in found
+    ]
+    run.emit({"releases": found}, lambda: show.print_table(columns, rows, "no release yet; add one with `edgeops model add`"))
+
+
+def release(run: Run, name: Name) -> None:
+    """Show one release the manager holds: variants, sizes, inputs, digests.
+
+    Example: edgeops release show digits:1
+    """
+    model, version = split_name(name)
+    data = run.client().get(f"/releases/{model}/{version}")
+    run.emit(data, lambda: show.pairs(data))
+
+
+def split_name(text: str) -> tuple[str, int]:
+    """MODEL:VERSION as its parts; raises Misuse("release-name")."""
+    model, colon, version = text.rpartition(":")
+    if not colon or not model or not version.isdecimal() or int(version) < 1:
+        raise Misuse("release-name", f"{text!r} is not MODEL:VERSION with a whole number from 1, for example digits:1")
+    return model, int(version)
+
+
+def upload(
+    client: Client, envelope: bytes, objects: Iterable[tuple[str, bytes]], said: Callable[[str, int, bool], None]
+) -> dict[str, Any]:
+    """Upload objects (digest, bytes), then the signed release that names them; `said(digest, size, sent)` after each object."""
+    for digest, data in objects:
+        sent = client.put_object(digest, data)
+        said(digest, len(data), sent)
+    answer = client.post("/releases", {"envelope": json.loads(envelope)})
+    return answer if isinstance(answer, dict) else {}
+
+
+def _short(release: dict[str, Any]) -> str:
+    return str(release.get("digest", ""))[:12]
+
+
+def _names(variants: Any) -> str:
+    return ", ".join(variants) if isinstance(variants, dict) else show.plain(variants)

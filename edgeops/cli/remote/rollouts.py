@@ -1,0 +1,173 @@
+"""edgeops rollout …: bring a release to devices in waves, watch it, stop it."""
+
+import inspect
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+
+from edgeops.rollout.policy import DEFAULTS, Knob
+from edgeops.wire.errors import Misuse, Unreachable
+
+from .. import show
+from ..client import Client, items
+from ..frame import Run, command
+from .progress import draw, line, reasons, terminal
+from .releases import split_name
+
+app = typer.Typer(help="Bring a release to devices in waves; watch, pause, advance or abort it.", no_args_is_help=True)
+RolloutId = Annotated[str, typer.Argument(metavar="ID", help="The rollout's id, as `rollout list` shows it.")]
+NOT_FINISHED = 6
+PATIENCE_S = 30.0
+
+
+def _option(knob: Knob) -> inspect.Parameter:
+    kind = type(knob.default)
+    flag = "--" + knob.name.replace("_", "-")
+    names = (flag, "--no-" + flag[2:]) if kind is bool else (flag,)
+    text = f"{knob.help} [{knob.unit}] (default: {knob.default})"
+    option = typer.Option(*names, help=text, show_default=False, rich_help_panel="Policy")
+    return inspect.Parameter(
+        knob.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+@command(app, "start", {knob.name: _option(knob) for knob in DEFAULTS.values()})
+def start(
+    run: Run,
+    /,
+    name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="The release to bring, e.g. digits:1.")],
+    to: Annotated[str, typer.Option("--to", metavar="SELECTOR", help="Which devices: labels, e.g. 'site=berlin,arch!=arm'.")],
+    waves: Annotated[str, typer.Option(help="Cumulative steps: a bare number is devices, % a share.")] = "1,100%",
+    slot: Annotated[str | None, typer.Option(help="The slot to fill (default: the model's name).")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay and watch until it ends.")] = False,
+    **policy: Any,
+) -> int:
+    """Start a rollout of a release to the devices a selector matches.
+
+    Example: edgeops rollout start digits:1 --to 'site=berlin' --waves 1,10%,100% --dwell-s 300
+    """
+    model, version = split_name(name)
+    chosen = {key: value for key, value in policy.items() if value is not None}
+    body = {"model": model, "version": version, "to": to, "waves": waves, "policy": chosen} | ({"slot": slot} if slot else {})
+    data = run.client().post("/rollouts", body)
+    if not watch:
+        run.emit(data, f"started rollout {data['id']}; watch it with `edgeops rollout watch {data['id']}`")
+        return 0
+    run.note(f"started rollout {data['id']}")
+    return _watch(run, str(data["id"]), 1.0, 0)
+
+
+@command(app, "list")
+def list_(run: Run) -> None:
+    """List rollouts, newest first.
+
+    Example: edgeops rollout list
+    """
+    found = items(run.client().get("/rollouts"), "rollouts")
+    columns = ("id", "release", "to", "status", "wave", "started", "committed", "failed", "why")
+    run.emit({"rollouts": found}, lambda: show.print_table(columns, map(line, found), "no rollout yet"))
+
+
+@command(app, "show")
+def show_(run: Run, rollout: RolloutId) -> None:
+    """Show one rollout: waves, counters, policy, and why it stopped.
+
+    Example: edgeops rollout show r-20260101-1
+    """
+    data = run.client().get(f"/rollouts/{rollout}")
+    run.emit(data, lambda: show.render(draw(data, detail=True)))
+
+
+@command(app, "watch")
+def watch_(
+    run: Run,
+    rollout: RolloutId,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often to ask.")] = 1.0,
+    timeout: Annotated[int, typer.Option(min=0, metavar="SECONDS", help="Give up after this long; 0 waits for ever.")] = 0,
+) -> int:
+    """Watch a rollout until it ends: exit 0 finished, 6 halted or aborted, 4 when it did not end in time.
+
+    Example: edgeops rollout watch r-20260101-1
+    """
+    return _watch(run, rollout, interval, timeout)
+
+
+@command(app, "pause")
+def pause(run: Run, rollout: RolloutId) -> None:
+    """Pause a rollout: no new device starts; those that started carry on.
+
+    Example: edgeops rollout pause r-20260101-1
+    """
+    _act(run, rollout, "pause")
+
+
+@command(app, "resume")
+def resume(run: Run, rollout: RolloutId) -> None:
+    """Resume a paused or halted rollout, acknowledging the failures so far.
+
+    Example: edgeops rollout resume r-20260101-1
+    """
+    _act(run, rollout, "resume")
+
+
+@command(app, "advance")
+def advance(run: Run, rollout: RolloutId) -> None:
+    """Open the next wave now, without waiting for the gate of this one.
+
+    Example: edgeops rollout advance r-20260101-1
+    """
+    _act(run, rollout, "advance")
+
+
+@command(app, "abort")
+def abort(
+    run: Run,
+    rollout: RolloutId,
+    keep: Annotated[bool, typer.Option("--keep", help="Devices that took the release keep it.")] = False,
+    revert: Annotated[bool, typer.Option("--revert", help="Devices that took the release go back to the previous one.")] = False,
+) -> None:
+    """Abort a rollout for good; say what happens to the devices that took the release already.
+
+    Example: edgeops rollout abort r-20260101-1 --revert
+    """
+    if keep == revert:
+        raise Misuse("keep-or-revert", "choose one: --keep (devices keep what they took) or --revert (they go back)")
+    _act(run, rollout, "abort", {"mode": "keep" if keep else "revert"})
+
+
+def _act(run: Run, rollout: str, verb: str, body: dict[str, str] | None = None) -> None:
+    data = run.client().post(f"/rollouts/{rollout}/{verb}", body)
+    run.emit(data, f"{verb}: rollout {rollout} is {data.get('status', 'told')}")
+
+
+def _watch(run: Run, rollout: str, interval: float, timeout: int) -> int:
+    client, began = run.client(), time.monotonic()
+    data = client.get(f"/rollouts/{rollout}")
+    with Live(console=show.console(stderr=True), auto_refresh=False, transient=False) as live:
+        while True:
+            live.update(draw(data), refresh=live.console.is_terminal)
+            if terminal(data):
+                break
+            if timeout and time.monotonic() - began > timeout:
+                text = f"rollout {rollout} is still {data.get('status')} after {timeout} s; it carries on"
+                raise Unreachable("watch-timeout", text)
+            time.sleep(interval)
+            data = _again(client, rollout, interval)
+    ended = str(data.get("status"))
+    run.emit(data, f"rollout {rollout} {ended}" + (f": {reasons(data)}" if reasons(data) else ""))
+    return 0 if ended == "finished" else NOT_FINISHED
+
+
+def _again(client: Client, rollout: str, interval: float) -> dict[str, Any]:
+    """Ask again; a manager that restarts is given PATIENCE_S to come back."""
+    lost = time.monotonic()
+    while True:
+        try:
+            data: dict[str, Any] = client.get(f"/rollouts/{rollout}")
+            return data
+        except Unreachable:
+            if time.monotonic() - lost > PATIENCE_S:
+                raise
+            time.sleep(interval)

@@ -1,0 +1,85 @@
+"""How answers look to a person: tables, ages, sizes. Plain text when piped, colours on a terminal."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 240
+GOOD = {"online", "finished", "committed", "pass", "ok", "running", "active"}
+BAD = {"halted", "aborted", "failed", "fail", "revoked", "gone", "offline", "alarm", "rolled_back", "refused"}
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on stdout or stderr; piped output is wide, so that nothing is cut."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> Table:
+    """A table of any cells; words that mean good or bad are coloured."""
+    drawn = Table(*columns, box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False, show_edge=False)
+    for row in rows:
+        drawn.add_row(*(cell(value) for value in row))
+    return drawn
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
+    """Print a table, or `empty` when it has no rows."""
+    found = list(rows)
+    render(table(columns, found) if found else Text(empty))
+
+
+def render(thing: RenderableType) -> None:
+    """Print anything rich can draw on stdout."""
+    console().print(thing)
+
+
+def pairs(data: Mapping[str, Any]) -> None:
+    """Print an object as two columns."""
+    drawn = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in data.items():
+        drawn.add_row(Text(name, style="bold"), cell(value))
+    render(drawn)
+
+
+def cell(value: object) -> Text:
+    """One value as text."""
+    if isinstance(value, Text):
+        return value
+    text = "–" if value is None or value == "" else "yes" if value is True else "no" if value is False else plain(value)
+    word = text.split(" ", 1)[0].lower()
+    return Text(text, style="green" if word in GOOD else "red" if word in BAD else "")
+
+
+def plain(value: object) -> str:
+    """Text of a value; mappings as k=v."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def size(count: int | None) -> str:
+    """Bytes in KiB or MiB."""
+    if count is None:
+        return "–"
+    return f"{count} B" if count < 1024 else f"{count / 1024:.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):.2f} MiB"
+
+
+def micros(value: float | None) -> str:
+    """Microseconds in the unit one reads easily."""
+    if value is None:
+        return "–"
+    return f"{value:.0f} µs" if value < 1000 else f"{value / 1000:.2f} ms" if value < 1_000_000 else f"{value / 1e6:.2f} s"
+
+
+def when(seconds: float | None) -> str:
+    """Unix seconds as UTC."""
+    return "–" if not seconds else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
