@@ -1,0 +1,84 @@
+"""Opening the database: SQLite in WAL mode, migrated to the newest revision, one writer at a time.
+
+A commit is on the disk when it returns (synchronous=FULL), because commands are carried out right after it.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+
+from edgeops.wire.errors import Misuse
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+BUSY_MS = 10_000
+
+
+class Store:
+    """The open database. `write` and `read` give a connection inside one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._writing = threading.RLock()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction, alone among writers; committed on leaving, rolled back on an exception."""
+        with self._writing, self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view of what was committed when it was first read."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_store(path: Path) -> Store:
+    """Open (or create) the database at `path` and migrate it; raises Misuse("database") when it cannot be used."""
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000})
+    event.listen(engine, "connect", _prepare)
+    try:
+        migrate(engine)
+    except Exception as error:
+        engine.dispose()
+        raise Misuse("database", f"the database {path} cannot be opened or migrated: {error}") from error
+    path.chmod(0o600)
+    return Store(engine)
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to the newest revision."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def _prepare(raw: Any, _record: Any) -> None:
+    # We begin transactions ourselves: sqlite3 would otherwise begin late and deferred, and two writers could deadlock.
+    raw.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"):
+        raw.execute(f"PRAGMA {pragma}").close()
