@@ -25,9 +25,9 @@ PATIENCE_S = 30.0
 def _option(knob: Knob) -> inspect.Parameter:
     kind = type(knob.default)
     flag = "--" + knob.name.replace("_", "-")
-    names = (flag, "--no-" + flag[2:]) if kind is bool else (flag,)
+    name = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
     text = f"{knob.help} [{knob.unit}] (default: {knob.default})"
-    option = typer.Option(*names, help=text, show_default=False, rich_help_panel="Policy")
+    option = typer.Option(name, help=text, show_default=False)
     return inspect.Parameter(
         knob.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

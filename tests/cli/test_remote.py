@@ -1,0 +1,149 @@
+"""The remote half against a real HTTPS server: what is asked, what is shown, what is returned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgeops.rollout.policy import DEFAULTS
+
+ROLLOUT = {
+    "id": "r-1", "model": "digits", "version": 1, "to": "site=berlin", "status": "running", "policy": {"dwell_s": 5},
+    "waves": [{"up_to": 1, "started": 1, "committed": 1, "passed": "earned"}, {"up_to": 5, "started": 3, "rolled_back": 1}],
+}  # fmt: skip
+
+
+def test_register_prints_the_line_to_paste(straw, edgeops):
+    """`device register` posts id, labels and lifetime and prints exactly the line to paste, alone on stdout."""
+    straw.answers["POST", "/devices"] = {"device": {"id": "pi-01"}, "token": "edgeops1.abc"}
+    ran = edgeops("device", "register", "pi-01", "--label", "site=berlin", "--ttl", "600")
+    assert ran.code == 0
+    assert ran.out == "edgeops-agent enroll edgeops1.abc && edgeops-agent run\n"
+    assert straw.asked == [("POST", "/devices", {"id": "pi-01", "labels": {"site": "berlin"}, "ttl_s": 600})]
+
+
+def test_register_from_csv(straw, edgeops, tmp_path: Path):
+    """Every row of a CSV is one device; its other columns are labels."""
+    straw.answers["POST", "/devices"] = lambda _, body: {"device": body, "token": "edgeops1." + body["id"]}
+    (tmp_path / "devices.csv").write_text("id,site,arch\npi-01,berlin,arm\npi-02,,x86\n")
+    ran = edgeops("device", "register", "--from", str(tmp_path / "devices.csv"), "--label", "lot=7", "--json")
+    assert [device["token"] for device in ran.json["devices"]] == ["edgeops1.pi-01", "edgeops1.pi-02"]
+    assert [asked[2]["labels"] for asked in straw.asked] == [
+        {"lot": "7", "site": "berlin", "arch": "arm"}, {"lot": "7", "arch": "x86"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["site\nberlin\n", "id\n", "id,a\npi-01,b,c\n", "id\npi-01\npi-01\n", "id,a\n,b\n"])
+def test_bad_csv_registers_nobody(straw, edgeops, tmp_path: Path, text: str):
+    """A CSV with any fault is refused before the first device is registered."""
+    (tmp_path / "devices.csv").write_text(text)
+    ran = edgeops("device", "register", "--from", str(tmp_path / "devices.csv"))
+    assert (ran.code, straw.asked) == (2, [])
+    assert "[csv-malformed]" in ran.err
+
+
+def test_labels_and_revoke(straw, edgeops):
+    """`label` patches, `revoke --yes` posts; without a confirmation nothing is sent."""
+    straw.answers["PATCH", "/devices/pi-01"] = {"id": "pi-01", "labels": {"site": "x"}}
+    straw.answers["POST", "/devices/pi-01/revoke"] = {"id": "pi-01", "status": "revoked"}
+    assert edgeops("device", "label", "pi-01", "site=x", "old=").code == 0
+    assert straw.asked.pop() == ("PATCH", "/devices/pi-01", {"labels": {"site": "x", "old": ""}})
+    assert edgeops("device", "label", "pi-01", "nonsense").code == 2
+    assert edgeops("device", "revoke", "pi-01", "--yes").code == 0
+
+
+def test_rollout_start_sends_only_what_was_chosen(straw, edgeops):
+    """Policy options left alone are not sent, so that the manager's defaults hold."""
+    straw.answers["POST", "/rollouts"] = ROLLOUT
+    ran = edgeops("rollout", "start", "digits:1", "--to", "site=berlin", "--dwell-s", "5", "--no-count-unproven", "--json")
+    assert ran.json["id"] == "r-1"
+    assert straw.asked[0][2] == {
+        "model": "digits", "version": 1, "to": "site=berlin", "waves": "1,100%", "policy": {"dwell_s": 5, "count_unproven": False},
+    }  # fmt: skip
+
+
+def test_rollout_help_shows_every_policy_field(edgeops):
+    """Each knob of the policy is an option whose help shows its default."""
+    out = " ".join(edgeops("rollout", "start", "--help").out.split())
+    for knob in DEFAULTS.values():
+        assert "--" + knob.name.replace("_", "-") in out
+        assert f"(default: {knob.default})" in out
+
+
+@pytest.mark.parametrize(("end", "code"), [("finished", 0), ("halted", 6), ("aborted", 6)])
+def test_watch_until_the_end(straw, edgeops, end: str, code: int):
+    """`rollout watch` asks until the status is terminal and its exit code says which."""
+    asked = []
+    states = iter(["running", "running", end])
+    straw.answers["GET", "/rollouts/r-1"] = lambda *_: asked.append(1) or ROLLOUT | {"status": next(states), "reason": "why-not"}
+    ran = edgeops("rollout", "watch", "r-1", "--interval", "0.1", "--json")
+    assert (ran.code, ran.json["status"], len(asked)) == (code, end, 3)
+
+
+def test_watch_times_out(straw, edgeops):
+    """`--timeout` ends the watching with exit 4, not the rollout."""
+    straw.answers["GET", "/rollouts/r-1"] = ROLLOUT
+    ran = edgeops("rollout", "watch", "r-1", "--interval", "0.6", "--timeout", "1")
+    assert ran.code == 4
+    assert "[watch-timeout]" in ran.err
+
+
+def test_show_says_why(straw, edgeops):
+    """`rollout show` and `list` give the reason of a halt."""
+    halted = ROLLOUT | {"status": "halted", "reason": "hard-stop: 1 of 3 rolled back"}
+    straw.answers["GET", "/rollouts/r-1"] = halted
+    straw.answers["GET", "/rollouts"] = {"rollouts": [halted]}
+    assert "hard-stop: 1 of 3 rolled back" in edgeops("rollout", "show", "r-1").out
+    assert "hard-stop: 1 of 3 rolled back" in edgeops("rollout", "list").out
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "advance"])
+def test_verbs(straw, edgeops, verb: str):
+    """Pause, resume and advance are one POST each."""
+    straw.answers["POST", f"/rollouts/r-1/{verb}"] = ROLLOUT
+    assert edgeops("rollout", verb, "r-1").code == 0
+
+
+@pytest.mark.parametrize(("flags", "code"), [((), 2), (("--keep", "--revert"), 2), (("--keep",), 0), (("--revert",), 0)])
+def test_abort_must_say_what_happens(straw, edgeops, flags, code: int):
+    """Abort wants exactly one of --keep and --revert and sends it as the mode."""
+    straw.answers["POST", "/rollouts/r-1/abort"] = ROLLOUT | {"status": "aborted"}
+    assert edgeops("rollout", "abort", "r-1", *flags).code == code
+    assert [asked[2] for asked in straw.asked] == ([] if code else [{"mode": flags[0][2:]}])
+
+
+@pytest.mark.parametrize(
+    ("words", "path", "noun"),
+    [
+        (("device", "list"), "/devices", "devices"), (("release", "list"), "/releases", "releases"),
+        (("model", "list"), "/models", "models"), (("rollout", "list"), "/rollouts", "rollouts"), (("drift",), "/drift", "drift"),
+        (("telemetry",), "/telemetry", "telemetry"), (("audit",), "/audit", "audit"), (("status",), "/status", "devices"),
+    ],
+)  # fmt: skip
+def test_every_list_empty_and_full(straw, edgeops, words, path: str, noun: str):
+    """Every list command shows an empty and a filled answer, as text and as one JSON object."""
+    for rows in ([], [{"id": "pi-01", "model": "digits", "p50_us": 120, "labels": {"a": "b"}}]):
+        straw.answers["GET", path] = {noun: rows}
+        assert edgeops(*words, "--json").json[noun] == rows
+        ran = edgeops(*words)
+        assert ran.code == 0
+        assert ran.out.strip()
+
+
+def test_status_table(straw, edgeops):
+    """`status` shows presence, release, latency, drift and refusals of each device."""
+    straw.answers["GET", "/status"] = {"devices": [{
+        "id": "pi-01", "presence": "online", "slots": {"digits": "digits:2"}, "p50_us": 120, "p99_us": 2500, "inferences": 40,
+        "drift": True, "refused": 2,
+    }]}  # fmt: skip
+    out = edgeops("status").out
+    for word in ("pi-01", "online", "digits:2", "120 µs", "2.50 ms", "ALARM", "2"):
+        assert word in out
+
+
+def test_json_is_one_object_and_nothing_else(straw, edgeops):
+    """With --json stdout is exactly one line of JSON."""
+    straw.answers["GET", "/devices/pi-01"] = {"id": "pi-01"}
+    out = edgeops("device", "show", "pi-01", "--json").out
+    assert out.count("\n") == 1
+    assert json.loads(out) == {"id": "pi-01"}
