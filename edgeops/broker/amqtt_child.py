@@ -1,0 +1,59 @@
+"""The built-in broker's process: `python -m edgeops.broker.amqtt_child SETTINGS`, ended by the end of its standard input.
+
+An `H [names]` line on standard input reloads the revocation list and disconnects the named devices.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from typing import Any
+
+from .amqtt_guard import GuardedBroker, check_amqtt
+
+_ORDER_BYTES = 16 << 20
+
+
+def _config(settings: dict[str, Any]) -> dict[str, Any]:
+    host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
+    listener = {"type": "tcp", "bind": f"{host}:{settings['port']}", "max_connections": 400, "ssl": True}
+    listener |= {"cafile": settings["ca"], "certfile": settings["cert"], "keyfile": settings["key"]}
+    return {"listeners": {"default": listener}, "plugins": {}}
+
+
+async def _obey(broker: GuardedBroker, reader: asyncio.StreamReader) -> None:
+    while line := await reader.readline():
+        word, _, names = line.decode().strip().partition(" ")
+        if word == "H":
+            await broker.reload(json.loads(names or "[]"))
+
+
+async def _serve(settings: dict[str, Any]) -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=_ORDER_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    broker = GuardedBroker(_config(settings), settings["crl"])
+    await broker.start()
+    orders = asyncio.ensure_future(_obey(broker, reader))
+    loop.add_signal_handler(signal.SIGTERM, orders.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await orders
+    # The sockets of half-open clients may never drain; the process ends all the same.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(broker.shutdown(), 4.0)
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+    # amqtt warns of every refused handshake and lost client; ours are the lines that begin with "Denied".
+    logging.getLogger("edgeops.broker").setLevel(logging.INFO)
+    check_amqtt()
+    asyncio.run(_serve(json.loads(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""amqtt with its holes closed (docs/adr/0003). Every override names the behaviour of amqtt 0.12.1 it replaces."""
+
+import asyncio
+import functools
+import logging
+import math
+import socket
+import ssl
+from collections.abc import Collection
+from typing import Any
+
+from amqtt.broker import Broker
+from amqtt.errors import AMQTTError
+from amqtt.mqtt.connack import NOT_AUTHORIZED, ConnackPacket
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.session import Session
+
+from .acl import MANAGER, known_name, may_publish, may_read
+from .amqtt_streams import Intake, Outlet
+
+_LOG = logging.getLogger("edgeops.broker")
+_CONNECT_S = 10.0
+_QUEUED_MESSAGES = 1000
+_QUEUED_BYTES = 16 << 20
+_RETAINED_PER_DEVICE = 16
+_OVERRIDDEN = (
+    "_create_ssl_context _initialize_client_session _authenticate _handle_message_delivery _topic_filtering "
+    "_run_broadcast _publish_retained_messages_for_subscription _cleanup_session stream_connected retain_message"
+)
+
+
+def check_amqtt() -> None:
+    """Raise RuntimeError if this amqtt no longer has the methods our guards replace: they would be silently off."""
+    missing = [name for name in _OVERRIDDEN.split() if not hasattr(Broker, name)]
+    if missing or not hasattr(BrokerProtocolHandler, "handle_read_timeout"):
+        raise RuntimeError(f"this version of amqtt cannot be guarded, {missing} are gone; install amqtt 0.12 or mosquitto")
+
+
+def certificate_name(secure: ssl.SSLObject | None) -> str:
+    """The one common name in the client's certificate; empty if there is none or more than one."""
+    peer: Any = secure.getpeercert() if secure is not None else None
+    names = [value for rdn in (peer or {}).get("subject", ()) for key, value in rdn if key == "commonName"]
+    return str(names[0]) if len(names) == 1 else ""
+
+
+class PromptHandler(BrokerProtocolHandler):  # type: ignore[misc]
+    """amqtt ignores a read timeout, so half-open clients stayed connected for ever."""
+
+    def handle_read_timeout(self) -> None:
+        """End the connection of a client that broke its keepalive."""
+        _LOG.info("%s fell silent, connection ended", self.session.client_id if self.session else "?")
+        self.ending = asyncio.ensure_future(self.handle_connection_closed())
+
+
+class GuardedBroker(Broker):  # type: ignore[misc]
+    """A broker where the certificate's name is user, client id and key to the ACL."""
+
+    def __init__(self, config: dict[str, Any], crl: str | None) -> None:
+        self._crl = crl
+        self._context: ssl.SSLContext | None = None
+        self._revoked: frozenset[str] = frozenset()
+        self._load: dict[int, tuple[int, int]] = {}
+        self._sending: set[asyncio.Task[Any]] = set()
+        super().__init__(config)
+        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=_QUEUED_MESSAGES)
+
+    async def reload(self, revoked: Collection[str]) -> None:
+        """Read the revocation list again; disconnect and from now on refuse the names in `revoked`."""
+        if self._context is not None and self._crl is not None:
+            self._context.load_verify_locations(self._crl)
+        self._revoked = frozenset(revoked)
+        for name in self._revoked:
+            await self._cleanup_session(name)
+
+    def _create_ssl_context(self, listener: Any) -> ssl.SSLContext:
+        """Require a certificate (amqtt: optional), no session tickets (a resumed session skips the revocation list)."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(listener["cafile"]))
+        context.load_cert_chain(str(listener["certfile"]), str(listener["keyfile"]))
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+        if self._crl is not None:
+            context.load_verify_locations(self._crl)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        self._context = context
+        return context
+
+    async def stream_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
+        """Put our bounded adapters around the socket."""
+        raw = writer.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        await self._client_connected(listener_name, Intake(reader), Outlet(writer))
+
+    async def _initialize_client_session(
+        self, reader: Any, writer: Any, remote_address: str, remote_port: int
+    ) -> tuple[BrokerProtocolHandler, Session]:
+        """Decide who this is before touching any session: amqtt deletes or takes over the named session first, so a wrong
+        client id kicked its victim. Sessions are never kept offline (amqtt queues for them without a bound).
+        """
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                handler, session = await PromptHandler.init_from_connect(reader, writer, self.plugins_manager)
+            refusal = self._refusal(session)
+            if refusal:
+                _LOG.info("%s", refusal)
+                await ConnackPacket.build(0, NOT_AUTHORIZED).to_stream(writer)
+        except Exception as error:
+            # Whatever a stranger's first bytes provoke must not keep its place in the listener's count.
+            await writer.close()
+            raise AMQTTError(f"no valid CONNECT from {remote_address}:{remote_port}: {error!r}") from error
+        if refusal:
+            await writer.close()
+            raise AMQTTError(refusal)
+        session.clean_session, session.parent = True, 0
+        session.keep_alive = math.ceil(session.keep_alive * 1.5)
+        session.delivered_message_queue = asyncio.Queue(maxsize=_QUEUED_MESSAGES)
+        reader.backlog, reader.patience_s = session.delivered_message_queue, session.keep_alive or None
+        while session.client_id in self._sessions:
+            await self._cleanup_session(session.client_id)
+        self._sessions[session.client_id] = (session, handler)
+        return handler, session
+
+    def _refusal(self, session: Session) -> str:
+        name = certificate_name(session.ssl_object)
+        if not known_name(name) or name in self._revoked:
+            return f"refused CONNECT of the certificate {name!r}"
+        if session.client_id != name or session.username not in (None, name):
+            return f"refused CONNECT of {name}: client id {session.client_id!r}, user {session.username!r}"
+        if session.will_flag and not may_publish(name, session.will_topic or ""):
+            return f"Denied WILL of {name} on {session.will_topic!r}"
+        return ""
+
+    async def _authenticate(self, session: Session, _: Any) -> bool:
+        """Known since `_initialize_client_session`; must not yield, or two connections of one name could both register."""
+        return session.client_id in self._sessions and self._sessions[session.client_id][0] is session
+
+    async def _topic_filtering(self, session: Session, topic: str, action: Any) -> bool:
+        """Our ACL instead of plugins."""
+        allowed = may_read(session.client_id, topic)
+        if not allowed:
+            _LOG.info("Denied %s of %s on %r", action, session.client_id, topic)
+        return allowed
+
+    async def _handle_message_delivery(self, session: Session, handler: Any, wait_deliver: Any) -> bool:
+        """Check, pass on, retain. amqtt left the connection of a client with an invalid topic open but deaf."""
+        message = wait_deliver.result()
+        if message is None:
+            return True
+        if not message.topic or any(letter in message.topic for letter in "+#\0"):
+            await handler.handle_connection_closed()
+        elif not may_publish(session.client_id, message.topic):
+            _LOG.info("Denied PUBLISH of %s on %r", session.client_id, message.topic)
+        else:
+            await self._broadcast_message(session, message.topic, message.data)
+            if message.publish_packet and message.publish_packet.retain_flag:
+                await self.retain_message(session, message.topic, message.data, message.qos)
+        return True
+
+    async def retain_message(self, source: Session | None, topic: str | None, data: Any, qos: int | None = None) -> None:
+        """Keep the last message of a topic; a device may hold only a few."""
+        name = source.client_id if source is not None else MANAGER
+        if data and name != MANAGER and topic not in self._retained_messages:
+            held = sum(kept.source_session == source for kept in self._retained_messages.values())
+            if held >= _RETAINED_PER_DEVICE:
+                _LOG.warning("%s retains more than %d messages, %r was not kept", name, _RETAINED_PER_DEVICE, topic)
+                return
+        await super().retain_message(source, topic, data, qos)
+
+    async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Session) -> None:
+        """Only to a subscriber of that filter: amqtt sends every new client the retained messages of everybody's filters."""
+        wanted, qos = subscription
+        if not any(held is session for held, _ in self._subscriptions.get(wanted, ())):
+            return
+        for topic, kept in list(self._retained_messages.items()):
+            if self._matches(topic, wanted):
+                self._offer(session, topic, kept.data, min(qos, kept.qos or 0), retain=True)
+
+    async def _run_broadcast(self, running_tasks: Any) -> None:
+        """Route one message. amqtt iterates over the live table while others change it, and queues without a bound."""
+        message = await self._broadcast_queue.get()
+        for wanted, subscriptions in list(self._subscriptions.items()):
+            if self._matches(message["topic"], wanted):
+                for session, qos in list(subscriptions):
+                    self._offer(session, message["topic"], message["data"], message.get("qos", qos), retain=False)
+
+    def _offer(self, session: Session, topic: str, data: Any, qos: int, *, retain: bool) -> None:
+        current, handler = self._sessions.get(session.client_id, (None, None))
+        if handler is None or current is not session or session.transitions.state != "connected":
+            return
+        key, (count, size) = id(session), self._load.get(id(session), (0, 0))
+        if not may_read(session.client_id, topic) or count >= _QUEUED_MESSAGES or size + len(data) > _QUEUED_BYTES:
+            return
+        self._load[key] = (count + 1, size + len(data))
+        task = asyncio.ensure_future(handler.mqtt_publish(topic, data, qos, retain=retain))
+        self._sending.add(task)
+        task.add_done_callback(functools.partial(self._offered, key, len(data)))
+
+    def _offered(self, key: int, size: int, task: "asyncio.Task[Any]") -> None:
+        self._sending.discard(task)
+        count, total = self._load.pop(key)
+        if count > 1:
+            self._load[key] = (count - 1, total - size)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.debug("a message was not delivered: %r", task.exception())

@@ -1,0 +1,54 @@
+"""Socket adapters for amqtt that cannot hang or hoard: bounded packets, bounded waits, back-pressure, forced close."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
+
+MAX_PACKET = 1 << 20
+_CLOSE_S = 1.0
+
+
+class PacketTooLarge(Exception):
+    """A client announced a packet above `MAX_PACKET`; the connection ends."""
+
+
+class Intake(StreamReaderAdapter):  # type: ignore[misc]
+    """Reads for one client. `backlog` (set once the session is known) is what the client sent and we have not yet handled."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        super().__init__(reader)
+        self.backlog: asyncio.Queue[Any] | None = None
+        self.patience_s: float | None = None
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read exactly `n` bytes; TimeoutError when the client falls silent, also in the middle of a packet."""
+        if n > MAX_PACKET:
+            raise PacketTooLarge(f"a packet of {n} bytes")
+        async with asyncio.timeout(self.patience_s):
+            while self.backlog is not None and self.backlog.full():
+                await asyncio.sleep(0.01)
+            data: bytes = await super().read(n)
+            return data
+
+
+class Outlet(StreamWriterAdapter):  # type: ignore[misc]
+    """Writes for one client; closing never waits long for a peer that does not read."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        super().__init__(writer)
+        self.is_closed: bool = False
+
+    async def close(self) -> None:
+        """Close within about a second, by force if the peer does not answer."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        writer: asyncio.StreamWriter = self._writer
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                writer.close()
+                await writer.wait_closed()
+                return
+        writer.transport.abort()
