@@ -12,7 +12,8 @@ HEAD = """# The command line
 Written by `python -m edgeops.cli.reference > docs/cli.md`; a test fails when it is out of date.
 
 Every command takes `--json` (one JSON object on stdout; people's text on stderr; on failure
-`{"error": {"reason", "message", "kind", "exit_code"}}`) and `--context NAME`. Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600).
+`{"error": {"reason", "message", "kind", "exit_code"}}`) and `--context NAME`.
+Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600).
 
 | exit code | means |
 |---|---|
