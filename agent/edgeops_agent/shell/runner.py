@@ -1,0 +1,260 @@
+"""Carrying out the commands of one slot: checking, trying, running builds in workers. All worker contact is in its own thread.
+
+It decides nothing: what happened goes to the supervisor's inbox as an event of the update machine.
+"""
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeops.wire.errors import EdgeopsError, Unfit
+
+from ..core.health import Evidence, judge
+from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
+from . import builds
+from .disk import StateFolder, sync_folder, write_whole
+from .workers import Worker
+
+WATCH_S = 0.2
+MAX_CRASHES = 3
+STABLE_S = 60.0
+
+
+@dataclass(slots=True)
+class Trial:
+    """A candidate taking calls since `began` (monotonic seconds); `previous_us` is the old model's median."""
+
+    target: Target
+    began: float
+    previous_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """`Run(build)` has been carried out."""
+
+    build: Build | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Telemetry of one build: a closed sketch window if there is one, calls and errors since the last collection."""
+
+    build: Build
+    window: bytes | None
+    calls: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A committed build's worker died and was started again."""
+
+    build: Build
+    reason: str
+
+
+Post = Callable[[Event | Ran | Collected | Crashed], None]
+
+
+@dataclass(slots=True)
+class Live:
+    """The worker that takes the calls now, and what it has counted since it began."""
+
+    build: Build
+    worker: Worker
+    since: float
+    crashes: int = 0
+    calls: int = 0
+    errors: int = 0
+    latency_us: int = 0
+
+
+class SlotRunner:
+    """One slot's hands. `listeners` are the bound sockets workers accept on; `post` puts events into the supervisor's inbox."""
+
+    def __init__(
+        self, name: str, folder: StateFolder, listeners: Sequence[socket.socket], device_class: str, post: Post, collect_s: float
+    ) -> None:
+        self.name, self.folder, self.listeners = name, folder, listeners
+        self.device_class, self.post, self.collect_s = device_class, post, collect_s
+        self._jobs: queue.Queue[Command | None] = queue.Queue()
+        self._live: Live | None = None
+        self._trial: Trial | None = None
+        self._collected = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin working."""
+        self._thread.start()
+
+    def do(self, command: Command) -> None:
+        """Queue a command."""
+        self._jobs.put(command)
+
+    def stop(self) -> None:
+        """Finish the job at hand, stop the worker, end the thread."""
+        self._jobs.put(None)
+        self._thread.join(30)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get(timeout=WATCH_S)
+            except queue.Empty:
+                self._watch()
+                continue
+            if job is None:
+                self._stop_live()
+                return
+            self._carry_out(job)
+
+    def _carry_out(self, job: Command) -> None:
+        match job:
+            case Verify(target):
+                self._attempt("verify", target, self._verify)
+            case Install(target):
+                self._attempt("install", target, self._install)
+            case Try(target):
+                self._attempt("trial", target, self._try)
+            case Run(build):
+                self._run(build)
+
+    def _attempt(self, phase: str, target: Target, work: Callable[[Target], bool]) -> None:
+        try:
+            if work(target):
+                self.post(Done(phase, target.order, tick()))
+        except EdgeopsError as error:
+            self.post(Failed(phase, target.order, tick(), error.reason, error.message))
+
+    def _verify(self, target: Target) -> bool:
+        if target.build:
+            builds.check(self.folder, target.build)
+        return True
+
+    def _install(self, target: Target) -> bool:
+        if target.build:
+            builds.runnable(self.folder, self.name, target.build, self.device_class)
+            sync_folder(self.folder.objects)
+        return True
+
+    def _start(self, build: Build) -> Worker:
+        """A worker that has passed its golden vectors; raises Unfit with the reason it did not."""
+        worker = Worker()
+        worker.start(builds.runnable(self.folder, self.name, build, self.device_class), self.listeners)
+        outcome = worker.check()
+        if not outcome.ok:
+            worker.stop()
+            raise Unfit(outcome.reason, outcome.detail)
+        return worker
+
+    def _try(self, target: Target) -> bool:
+        if target.build is None:
+            return True
+        previous = self._live.latency_us if self._live else 0
+        worker = self._start(target.build)
+        self._take_over(target.build, worker)
+        self._trial = Trial(target, time.monotonic(), previous)
+        return False
+
+    def _take_over(self, build: Build, worker: Worker) -> None:
+        """The new worker accepts before the old one stops, so no call finds nobody."""
+        worker.serve()
+        old, self._live = self._live, Live(build, worker, time.monotonic())
+        text = builds.runnable(self.folder, self.name, build, self.device_class).to_json()
+        write_whole(self.folder.slots / f"{self.name}.json", text.encode())
+        if old:
+            self._retire(old, worker)
+
+    def _retire(self, old: Live, successor: Worker | None) -> None:
+        """Finish what the old worker has in hand, pass idle connections on, take its last counts, end it."""
+        with contextlib.suppress(EdgeopsError):
+            old.worker.drain(successor)
+        self._collect_from(old)
+        old.worker.stop()
+
+    def _run(self, build: Build | None) -> None:
+        self._trial = None
+        if build is None:
+            self._stop_live()
+            (self.folder.slots / f"{self.name}.json").unlink(missing_ok=True)
+        elif not (self._live and self._live.build == build and self._live.worker.alive):
+            try:
+                builds.check(self.folder, build)
+                self._take_over(build, self._start(build))
+            except EdgeopsError as error:
+                self._stop_live()
+                self.post(Lost(build.release, tick(), error.reason))
+                return
+        self.post(Ran(build))
+
+    def _stop_live(self) -> None:
+        live, self._live, self._trial = self._live, None, None
+        if live:
+            self._retire(live, None)
+
+    def _watch(self) -> None:
+        live, trial = self._live, self._trial
+        if live is None:
+            return
+        if not live.worker.alive:
+            self._died(live, trial)
+            return
+        due = time.monotonic() - self._collected >= self.collect_s
+        if (trial or due) and not self._collect_from(live):
+            self._died(live, trial)
+            return
+        if trial:
+            self._judge(live, trial)
+
+    def _judge(self, live: Live, trial: Trial) -> None:
+        evidence = Evidence(live.calls, live.errors, live.latency_us, trial.previous_us)
+        verdict = judge(trial.target, evidence, time.monotonic() - trial.began)
+        if not verdict.over:
+            return
+        self._trial = None
+        order = trial.target.order
+        if verdict.reason:
+            self.post(Failed("trial", order, tick(), verdict.reason, verdict.detail))
+        else:
+            self.post(Done("trial", order, tick(), unproven=verdict.unproven))
+
+    def _died(self, live: Live, trial: Trial | None) -> None:
+        """In trial a death is the verdict; a committed build is started again, a few times."""
+        reason = live.worker.reason or "crashed"
+        self._live = self._trial = None
+        live.worker.stop()
+        if trial:
+            self.post(Failed("trial", trial.target.order, tick(), reason, "the worker died while taking calls"))
+            return
+        crashes = 1 if time.monotonic() - live.since > STABLE_S else live.crashes + 1
+        self.post(Crashed(live.build, reason))
+        if crashes > MAX_CRASHES:
+            self.post(Lost(live.build.release, tick(), reason))
+            return
+        self._run(live.build)
+        if self._live:
+            self._live.crashes = crashes
+
+    def _collect_from(self, live: Live) -> bool:
+        """Pass on what the worker has counted; False when it does not answer any more."""
+        try:
+            counts = live.worker.collect()
+        except EdgeopsError:
+            return False
+        self._collected = time.monotonic()
+        numbers = counts["counters"]
+        errors, calls = int(numbers.get("errors", 0)), int(numbers.get("calls", 0)) + int(numbers.get("errors", 0))
+        self.post(Collected(live.build, counts["window"], calls - live.calls, errors - live.errors))
+        live.calls, live.errors = calls, errors
+        live.latency_us = int(numbers.get("latency_us_p50", 0)) or live.latency_us
+        return True
+
+
+def tick() -> int:
+    """Monotonic whole seconds: the machine's deadlines live within one boot of the agent."""
+    return int(time.monotonic())
