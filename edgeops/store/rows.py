@@ -27,8 +27,10 @@ def put(tx: Connection, table: Table, **values: Any) -> None:
     names = {column.name for column in table.primary_key.columns}
     statement = insert(table).values(**values)
     rest = {name: statement.excluded[name] for name in values if name not in names}
-    upsert = statement.on_conflict_do_update(index_elements=sorted(names), set_=rest) if rest else statement.on_conflict_do_nothing()
-    tx.execute(upsert)
+    if rest:
+        tx.execute(statement.on_conflict_do_update(index_elements=sorted(names), set_=rest))
+    else:
+        tx.execute(statement.on_conflict_do_nothing())
 
 
 def add(tx: Connection, table: Table, **values: Any) -> bool:

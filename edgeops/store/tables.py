@@ -109,12 +109,12 @@ windows = Table(
     Column("device", String(64), primary_key=True),
     Column("boot", String(32), primary_key=True),
     Column("seq", BigInteger, primary_key=True),
-    Column("model", String(64), nullable=False),
-    Column("release", String(64), nullable=False),
-    Column("started", BigInteger, nullable=False),
+    Column("release8", String(16), nullable=False),
+    Column("profile8", String(16), nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
     Column("received", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
-    Index("ix_windows_device_release_started", "device", "release", "started"),
+    Index("ix_windows_device_started", "device", "started_ms"),
     Index("ix_windows_received", "received"),
 )  # fmt: skip
 

@@ -144,14 +144,14 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=64), nullable=False),
         sa.Column("boot", sa.String(length=32), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
-        sa.Column("model", sa.String(length=64), nullable=False),
-        sa.Column("release", sa.String(length=64), nullable=False),
-        sa.Column("started", sa.BigInteger(), nullable=False),
+        sa.Column("release8", sa.String(length=16), nullable=False),
+        sa.Column("profile8", sa.String(length=16), nullable=False),
+        sa.Column("started_ms", sa.BigInteger(), nullable=False),
         sa.Column("received", sa.BigInteger(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("device", "boot", "seq", name=op.f("pk_windows")),
     )
-    op.create_index("ix_windows_device_release_started", "windows", ["device", "release", "started"], unique=False)
+    op.create_index("ix_windows_device_started", "windows", ["device", "started_ms"], unique=False)
     op.create_index("ix_windows_received", "windows", ["received"], unique=False)
     op.create_table(
         "wishes",
@@ -166,7 +166,7 @@ def downgrade() -> None:
     """Drop every table."""
     op.drop_table("wishes")
     op.drop_index("ix_windows_received", table_name="windows")
-    op.drop_index("ix_windows_device_release_started", table_name="windows")
+    op.drop_index("ix_windows_device_started", table_name="windows")
     op.drop_table("windows")
     op.drop_index("uq_tokens_hash", table_name="tokens")
     op.drop_table("tokens")

@@ -1,0 +1,148 @@
+"""How a device gets and keeps its credentials: register, redeem the token, renew, revoke."""
+
+import hmac
+import secrets
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import Connection
+
+from edgeops.store import audit, rows
+from edgeops.store.rows import Row
+from edgeops.store.tables import devices
+from edgeops.wire.errors import Misuse, Rejected
+from edgeops.wire.fields import HEX64, Fields
+from edgeops.wire.keys import sha256
+from edgeops.wire.messages import open_report
+from edgeops.wire.token import Token
+
+from . import pki
+from .devices import blank, check_id, check_labels, must_get, view
+from .files import write_whole
+from .hub import Hub
+from .setup import url
+
+REFUSED = "this enrolment token is unknown, spent or expired; run `edgeops device token ID` for a new one"
+
+
+def register(hub: Hub, who: str, device: str, labels: Mapping[str, str], ttl_s: int | None = None) -> dict[str, Any]:
+    """A new device and its enrolment token; raises Misuse("bad-id" | "bad-label" | "device-exists")."""
+    check_id(device)
+    check_labels(labels)
+    with hub.store.write() as tx:
+        if not rows.add(tx, devices, **blank(device, labels, hub.now())):
+            raise Misuse("device-exists", f"there is a device {device!r} already; `edgeops device token {device}` gives a new token")
+        text = _new_token(hub, tx, device, ttl_s)
+        audit.write(tx, hub.now(), who, "device-register", device)
+        return {"device": view(hub, tx, must_get(tx, device)), "token": text}
+
+
+def reissue(hub: Hub, who: str, device: str, ttl_s: int | None = None) -> dict[str, Any]:
+    """A new token for a known device, which makes older ones worthless; a revoked device may come back this way."""
+    with hub.store.write() as tx:
+        must_get(tx, device)
+        text = _new_token(hub, tx, device, ttl_s)
+        audit.write(tx, hub.now(), who, "device-token", device)
+        return {"device": view(hub, tx, must_get(tx, device)), "token": text}
+
+
+def _new_token(hub: Hub, tx: Connection, device: str, ttl_s: int | None) -> str:
+    settings, secret = hub.settings, secrets.token_hex(32)
+    expires = hub.now() + (ttl_s or settings.token_ttl_s)
+    rows.change(
+        tx, devices, {"id": device}, token_hash=sha256(secret.encode()), token_expires=expires, token_spent=None
+    )
+    urls = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
+    return Token(urls, settings.fleet, device, secret, hub.ca.pin, hub.root_pin, expires).encode()
+
+
+def redeem(hub: Hub, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Burn a token and return the credentials; raises Misuse("token-refused" | "bad-csr" | "bad-identity").
+
+    One answer for all ways a token can be wrong, so that nobody learns which devices exist.
+    """
+    now, secret = hub.now(), str(body["secret"])
+    with hub.store.write() as tx:
+        row = rows.get(tx, devices, id=str(body["token_device"]))
+        known = row["token_hash"] if row is not None and row["token_hash"] else "0" * 64
+        good = hmac.compare_digest(sha256(secret.encode()), known)
+        if row is None or not good or row["token_spent"] is not None or row["token_expires"] <= now:
+            raise Misuse("token-refused", REFUSED)
+        identity = str(body["identity"])
+        if not HEX64.fullmatch(identity):
+            raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
+        certificate = _certify(hub, row["id"], str(body["csr"]).encode(), now)
+        incarnation = row["incarnation"] + 1
+        rows.change(
+            tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=bytes.fromhex(identity),
+            token_spent=now, agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, counter=0, **certificate[1],
+        )  # fmt: skip
+        audit.write(tx, now, row["id"], "device-enrol", row["id"], f"incarnation {incarnation}")
+        return {"device": row["id"], "incarnation": incarnation, **_credentials(hub, certificate[0])}
+
+
+def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
+    """A new certificate against a request signed with the identity key: payload {fleet, device, incarnation, csr}.
+
+    Raises Rejected when the signature does not verify, Misuse("device-revoked" | "bad-csr").
+    """
+    device = _claimed(sealed)
+    now = hub.now()
+    with hub.store.write() as tx:
+        row = rows.get(tx, devices, id=device)
+        if row is None or row["identity"] is None:
+            raise Rejected("bad-signature", "renew: no such device, or not signed by its identity key")
+        fields = open_report(sealed, "renew", row["identity"])
+        if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
+            raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
+        if row["status"] != "enrolled":
+            raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
+        pem, columns = _certify(hub, device, fields.text("csr", most=pki.MAX_CSR).encode(), now)
+        rows.change(tx, devices, {"id": device}, **columns)
+        audit.write(tx, now, device, "device-renew", device)
+        return {"device": device, "incarnation": row["incarnation"], **_credentials(hub, pem)}
+
+
+def _claimed(sealed: bytes) -> str:
+    from edgeops.wire import canonical, envelope
+
+    return Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
+
+
+def _certify(hub: Hub, device: str, csr: bytes, now: int) -> tuple[str, dict[str, Any]]:
+    days = hub.settings.certificate_days
+    certificate = pki.sign_request(hub.ca, device, csr, now, days)
+    columns = {"certificate_serial": f"{certificate.serial_number:x}", "certificate_expires": now + days * 86_400}
+    return certificate.public_bytes(Encoding.PEM).decode(), columns
+
+
+def _credentials(hub: Hub, certificate: str) -> dict[str, str]:
+    return {
+        "certificate": certificate, "ca": hub.ca.certificate_pem.decode(), "root": hub.first_root.decode(),
+        "site": hub.site_document.decode(),
+    }  # fmt: skip
+
+
+def revoke(hub: Hub, who: str, device: str) -> dict[str, Any]:
+    """Take a device's credentials away; the caller makes the broker reload. Its token, if any, is worthless too."""
+    with hub.store.write() as tx:
+        must_get(tx, device)
+        rows.change(tx, devices, {"id": device}, status="revoked", token_hash=None, token_expires=None, token_spent=None)
+        audit.write(tx, hub.now(), who, "device-revoke", device)
+        shown = view(hub, tx, must_get(tx, device))
+    write_crl(hub)
+    return shown
+
+
+def revoked(hub: Hub) -> Collection[str]:
+    """The names of all revoked devices."""
+    with hub.store.read() as tx:
+        return [row["id"] for row in rows.find(tx, devices, status="revoked")]
+
+
+def write_crl(hub: Hub) -> None:
+    """Write the revocation list anew from the database."""
+    with hub.store.read() as tx:
+        serials = [int(row["certificate_serial"], 16) for row in rows.find(tx, devices, status="revoked") if row["certificate_serial"]]
+    write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, hub.now()))

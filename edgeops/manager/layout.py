@@ -1,0 +1,52 @@
+"""Where the files of one manager lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths inside the manager's folder. The running manager reads only the `online` key; move the others away."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The settings file."""
+        return self.root / "edgeops.toml"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite database."""
+        return self.root / "edgeops.db"
+
+    @property
+    def blobs(self) -> Path:
+        """The object store."""
+        return self.root / "blobs"
+
+    @property
+    def broker(self) -> Path:
+        """Files of the broker we start."""
+        return self.root / "broker"
+
+    @property
+    def crl(self) -> Path:
+        """The certificate revocation list, PEM."""
+        return self.root / "pki" / "ca.crl"
+
+    def key(self, role: str) -> Path:
+        """The Ed25519 key of a role (root, site, release, online), PKCS8 PEM."""
+        return self.root / "keys" / f"{role}.key"
+
+    def certificate(self, name: str) -> Path:
+        """A certificate: ca, server or manager."""
+        return self.root / "pki" / f"{name}.crt"
+
+    def tls_key(self, name: str) -> Path:
+        """The P-256 key that belongs to `certificate(name)`."""
+        return self.root / "pki" / f"{name}.key"
+
+    def document(self, name: str) -> Path:
+        """A signed envelope: root-1, site-1 and so on."""
+        return self.root / "documents" / f"{name}.json"

@@ -1,0 +1,160 @@
+"""Certificates: our CA, the server's, the manager's, and devices' from their signing requests. EC P-256 throughout.
+
+Names of devices come from their enrolment, never from what a request says. Validity begins an hour early for clocks that run late.
+"""
+
+import datetime as dt
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from edgeops.wire.errors import Misuse
+from edgeops.wire.keys import sha256
+
+HOUR = dt.timedelta(hours=1)
+CA_DAYS, SERVER_DAYS, CRL_DAYS = 3650, 825, 365
+MAX_CSR = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @property
+    def certificate_pem(self) -> bytes:
+        """The certificate, PEM."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def key_pem(self) -> bytes:
+        """The key, PKCS8 PEM without a passphrase."""
+        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def pin(self) -> str:
+        """SHA-256 of the certificate (DER), as enrolment tokens name it."""
+        return sha256(self.certificate.public_bytes(Encoding.DER))
+
+    @staticmethod
+    def load(certificate: bytes, key: bytes) -> "Pair":
+        """Read both from PEM; raises Misuse("bad-pki")."""
+        try:
+            private = load_pem_private_key(key, None)
+            if not isinstance(private, ec.EllipticCurvePrivateKey):
+                raise ValueError("not an elliptic-curve key")
+            return Pair(x509.load_pem_x509_certificate(certificate), private)
+        except ValueError as error:
+            raise Misuse("bad-pki", f"the CA files cannot be read: {error}; restore pki/ from a backup") from None
+
+
+def make_ca(fleet: str, now: int) -> Pair:
+    """A new self-signed CA for one fleet."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(f"edgeops {fleet} CA")
+    builder = (
+        _begin(name, name, key.public_key(), now, CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return Pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def make_server(ca: Pair, addresses: Iterable[str], now: int) -> Pair:
+    """A server certificate for these host names and IP addresses."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [_general_name(address) for address in addresses]
+    if not names:
+        raise Misuse("no-address", "a server certificate needs at least one name; give --address")
+    builder = _leaf(ca, "edgeops-server", key.public_key(), now, SERVER_DAYS, ExtendedKeyUsageOID.SERVER_AUTH)
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return Pair(builder.sign(ca.key, hashes.SHA256()), key)
+
+
+def make_client(ca: Pair, name: str, now: int, days: int) -> Pair:
+    """A client certificate with a key made here; used for the manager itself only."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _leaf(ca, name, key.public_key(), now, days, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return Pair(builder.sign(ca.key, hashes.SHA256()), key)
+
+
+def sign_request(ca: Pair, name: str, request: bytes, now: int, days: int) -> x509.Certificate:
+    """A client certificate called `name` for the key of a signing request (PEM); raises Misuse("bad-csr")."""
+    try:
+        if len(request) > MAX_CSR:
+            raise ValueError(f"more than {MAX_CSR} bytes")
+        csr = x509.load_pem_x509_csr(request)
+        public = csr.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+            raise ValueError("its key is not EC P-256")
+        if not csr.is_signature_valid:
+            raise ValueError("its signature does not verify")
+    except Exception as error:  # cryptography raises several kinds for malformed requests
+        raise Misuse("bad-csr", f"the signing request cannot be used: {error}") from None
+    return _leaf(ca, name, public, now, days, ExtendedKeyUsageOID.CLIENT_AUTH).sign(ca.key, hashes.SHA256())
+
+
+def make_crl(ca: Pair, serials: Iterable[int], now: int) -> bytes:
+    """The revocation list (PEM) with these serial numbers."""
+    at = _time(now)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ca.certificate.subject)
+    builder = builder.last_update(at - HOUR).next_update(at + dt.timedelta(days=CRL_DAYS))
+    for serial in sorted(set(serials)):
+        revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
+        builder = builder.add_revoked_certificate(revoked)
+    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def _leaf(
+    ca: Pair, name: str, public: ec.EllipticCurvePublicKey, now: int, days: int, purpose: x509.ObjectIdentifier
+) -> x509.CertificateBuilder:
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    return (
+        _begin(_name(name), ca.certificate.subject, public, now, days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(issuer, critical=False)
+    )
+
+
+def _begin(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: int, days: int
+) -> x509.CertificateBuilder:
+    at = _time(now)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(at - HOUR).not_valid_after(at + dt.timedelta(days=days))
+
+
+def _usage(sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=sign_certificates, crl_sign=sign_certificates, encipher_only=False,
+        decipher_only=False,
+    )  # fmt: skip
+
+
+def _general_name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _time(now: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(now, dt.UTC)

@@ -1,0 +1,86 @@
+"""The manager's own settings, `edgeops.toml`: at most twenty, each with a default; an unknown one is refused by name."""
+
+import difflib
+import json
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edgeops.wire.errors import Misuse
+from edgeops.wire.fields import ID
+
+BROKERS = ("auto", "mosquitto", "built-in")
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting with its default; units stand in the names."""
+
+    fleet: str = _setting("fleet", "Name of the fleet; stands in every signed document and cannot be changed later.")
+    addresses: tuple[str, ...] = _setting(("localhost", "127.0.0.1"), "Names and IPs devices reach us by; in the certificate.")
+    bind: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
+    https_port: int = _setting(8443, "Port of API and enrolment; 0 for any free one.")
+    mqtt_port: int = _setting(8883, "Port of the broker; 0 for any free one.")
+    broker: str = _setting("auto", "auto (mosquitto where there is one), mosquitto or built-in.")
+    token_ttl_s: int = _setting(86_400, "How long an enrolment token may be redeemed.")
+    certificate_days: int = _setting(30, "Life of a device's certificate.")
+    desired_days: int = _setting(30, "Life of a desired document; it is renewed long before.")
+    max_object_bytes: int = _setting(512 << 20, "Largest object that may be uploaded.")
+    tick_ms: int = _setting(1_000, "How often deadlines and gates are looked at.")
+    want_window_ms: int = _setting(500, "How long wants are collected before missing frames are sent.")
+    frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.")
+    keep_windows_days: int = _setting(90, "How long telemetry windows are kept.")
+    gone_after_s: int = _setting(90, "Silence of a device after which it counts as offline.")
+
+
+def load(path: Path) -> Settings:
+    """Read the settings; raises Misuse("no-manager" | "settings-malformed" | "setting-unknown" | "setting-invalid")."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise Misuse("no-manager", f"{path} is missing; run `edgeops init` first") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misuse("settings-malformed", f"{path} is not TOML: {error}") from None
+    return settings_from(raw)
+
+
+def settings_from(raw: dict[str, Any]) -> Settings:
+    """Check named values; raises Misuse."""
+    known = {item.name: item.default for item in fields(Settings)}
+    for name, value in raw.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise Misuse("setting-unknown", f"edgeops.toml: there is no setting {name!r}; {hint}")
+        _check(name, value, known[name])
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    settings = Settings(**values)
+    if not ID.fullmatch(settings.fleet):
+        raise Misuse("setting-invalid", f"edgeops.toml: fleet = {settings.fleet!r} must match {ID.pattern}")
+    if settings.broker not in BROKERS:
+        raise Misuse("setting-invalid", f"edgeops.toml: broker = {settings.broker!r} must be one of {', '.join(BROKERS)}")
+    return settings
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
+            raise Misuse("setting-invalid", f"edgeops.toml: {name} must be a list of texts, not {value!r}")
+    elif isinstance(value, bool) or type(value) is not type(default):
+        raise Misuse("setting-invalid", f"edgeops.toml: {name} must be of the kind of {default!r}, not {value!r}")
+    elif isinstance(value, int) and value < (0 if name.endswith("_port") else 1):
+        raise Misuse("setting-invalid", f"edgeops.toml: {name} = {value} is too small")
+
+
+def dump(settings: Settings) -> str:
+    """The settings as TOML with their explanation."""
+    lines = ["# Settings of this edgeops manager. Restart it after a change."]
+    for item in fields(Settings):
+        value = getattr(settings, item.name)
+        lines += [f"# {item.metadata['help']}", f"{item.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,109 @@
+"""Making a new manager: keys, CA, first root and site documents, database, settings, the first admin token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from edgeops.store import Blobs, audit, open_store
+from edgeops.wire.envelope import seal
+from edgeops.wire.errors import Misuse
+from edgeops.wire.keys import Signer
+from edgeops.wire.root import ROLES, Role, Root, Site
+
+from . import pki, tokens
+from .files import write_whole
+from .layout import Layout
+from .settings import Settings, dump, settings_from
+
+ADMIN = "admin"
+MANAGER_DAYS = 3650
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What `initialise` made: where, how to reach it, and the admin token, which is shown once."""
+
+    folder: Path
+    fleet: str
+    url: str
+    ca: Path
+    admin_token: str
+
+
+def initialise(folder: Path, fleet: str, addresses: Sequence[str], now: int, settings: Settings | None = None) -> Setup:
+    """Create everything in `folder`; `now` is Unix seconds. Raises Misuse("already-initialised" | "setting-invalid")."""
+    layout = Layout(folder)
+    if layout.settings.exists() or layout.key("root").exists():
+        raise Misuse("already-initialised", f"{folder} already holds a manager; choose another folder")
+    chosen = replace(settings or Settings(), fleet=fleet, addresses=tuple(addresses))
+    settings_from({"fleet": chosen.fleet, "addresses": list(chosen.addresses), "broker": chosen.broker})
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("keys", "pki", "documents"):
+        (folder / name).mkdir(mode=0o700, exist_ok=True)
+    signers = {role: Signer(Ed25519PrivateKey.generate()) for role in ROLES}
+    for role, signer in signers.items():
+        write_whole(layout.key(role), _pem(signer), 0o600)
+    ca = _write_pki(layout, chosen, now)
+    write_whole(layout.document("root-1"), first_root(fleet, signers, now))
+    write_whole(layout.document("site-1"), make_site(chosen, 1, (ca.certificate_pem.decode(),), signers["site"], now))
+    Blobs(layout.blobs)
+    store = open_store(layout.database)
+    try:
+        with store.write() as tx:
+            token = tokens.issue(tx, ADMIN, "admin", now)
+            audit.write(tx, now, "setup", "initialise", fleet)
+    finally:
+        store.close()
+    # The settings come last: a folder with settings is a whole manager.
+    write_whole(layout.settings, dump(chosen).encode(), 0o600)
+    return Setup(folder, fleet, f"https://{chosen.addresses[0]}:{chosen.https_port}", layout.certificate("ca"), token)
+
+
+def first_root(fleet: str, signers: dict[str, Signer], now: int) -> bytes:
+    """Root version 1 with one key a role."""
+    keys = {signer.id: signer.public for signer in signers.values()}
+    roles = {role: Role((signers[role].id,), 1) for role in ROLES}
+    return seal("root", Root(fleet, 1, 0, now, keys, roles).payload(), [signers["root"]])
+
+
+def make_site(settings: Settings, version: int, cas: tuple[str, ...], signer: Signer, now: int) -> bytes:
+    """A site document with the endpoints of these settings."""
+    mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)[:8]
+    https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
+    return seal("site", Site(settings.fleet, version, now, cas, mqtt, https).payload(), [signer])
+
+
+def url(scheme: str, host: str, port: int) -> str:
+    """A URL; IPv6 addresses go into brackets."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def load_signer(path: Path) -> Signer:
+    """An Ed25519 key from PKCS8 PEM; raises Misuse("no-key" | "bad-key")."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except FileNotFoundError:
+        raise Misuse("no-key", f"there is no key {path}; restore it or run `edgeops init`") from None
+    except ValueError as error:
+        raise Misuse("bad-key", f"{path} cannot be read as a private key: {error}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise Misuse("bad-key", f"{path} is not an Ed25519 key")
+    return Signer(key)
+
+
+def _write_pki(layout: Layout, settings: Settings, now: int) -> pki.Pair:
+    ca = pki.make_ca(settings.fleet, now)
+    server = pki.make_server(ca, settings.addresses, now)
+    manager = pki.make_client(ca, "manager", now, MANAGER_DAYS)
+    for name, pair in (("ca", ca), ("server", server), ("manager", manager)):
+        write_whole(layout.tls_key(name), pair.key_pem, 0o600)
+        write_whole(layout.certificate(name), pair.certificate_pem)
+    write_whole(layout.crl, pki.make_crl(ca, (), now))
+    return ca
+
+
+def _pem(signer: Signer) -> bytes:
+    return signer.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
