@@ -31,7 +31,7 @@ class BuiltIn:
             "key": str(plan.key_path.absolute()),
             "crl": None if plan.crl_path is None else str(plan.crl_path.absolute()),
         }
-        command = [sys.executable, "-m", "edgeops.broker.amqtt_child", json.dumps(settings)]
+        command = [sys.executable, "-P", "-m", "edgeops.broker.amqtt_child", json.dumps(settings)]
         self._child = Leashed(command, self._read)
         try:
             wait_until_ready(plan.host, self.port, plan.cert_path, self._child.alive, self._child.last_lines)

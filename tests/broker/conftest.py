@@ -1,6 +1,7 @@
 """A throw-away certificate authority, a bare MQTT client that shows every byte's effect, and both brokers."""
 
 import datetime
+import ipaddress
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from edgeops.broker import BrokerPlan, RunningBroker, start_broker
 from edgeops.broker.mosquitto import find_mosquitto
 
@@ -59,8 +61,6 @@ class Authority:
         use = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = self._builder(name, key, 3, -1 if expired else 9).add_extension(x509.ExtendedKeyUsage([use]), False)
         if server:
-            import ipaddress
-
             names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), False)
         made = builder.sign(self.key, hashes.SHA256())
@@ -163,6 +163,16 @@ class Wire:
         """Keep the connection alive."""
         self.socket.sendall(b"\xc0\x00")
 
+    def settled(self) -> bool:
+        """True once all that the broker sent before answering a ping has arrived; False if it ended the connection."""
+        try:
+            self.ping()
+            while self.step() != 0xD0:
+                pass
+        except OSError:
+            return False
+        return True
+
     def until(self, payload: bytes) -> list[tuple[str, bytes, bool]]:
         """Receive until a message with this payload came; returns all messages so far as (topic, payload, retained)."""
         self._until(lambda: any(one[1] == payload for one in self.got))
@@ -174,19 +184,20 @@ class Wire:
             assert time.monotonic() < deadline, f"not seen in time; got {self.got}"
             self.step()
 
-    def step(self) -> None:
-        """Take one packet from the socket."""
+    def step(self) -> int:
+        """Take one packet from the socket; returns its first byte."""
         head, body = self.read()
         if head & 0xF0 == 0x90:
             self.granted = list(body[2:])
         if head & 0xF0 != 0x30:
-            return
+            return head
         size = struct.unpack("!H", body[:2])[0]
         topic, rest = body[2 : 2 + size].decode(), body[2 + size :]
         if head & 6:
             self.socket.sendall(packet(0x40, rest[:2]))
             rest = rest[2:]
         self.got.append((topic, rest, bool(head & 1)))
+        return head
 
     def closed_within(self, seconds: float) -> bool:
         """True if the broker ends the connection within `seconds`."""
@@ -204,7 +215,7 @@ class Wire:
         self.socket.close()
 
 
-def eventually(true: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+def poll(true: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
     """Poll `true` until it holds or the time is over."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -221,7 +232,7 @@ class Site:
     broker: RunningBroker
     pki: Authority
     wires: list[Wire] = field(default_factory=list)
-    eventually = staticmethod(eventually)
+    eventually = staticmethod(poll)
 
     def wire(self, name: str | None, **more: bool) -> Wire:
         """A TLS connection with the certificate of `name` (None: without one)."""
@@ -244,10 +255,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
-@pytest.fixture(scope="session")
-def brokers() -> tuple[str, ...]:
-    """Both kinds; without mosquitto a run on CI fails and another one skips that half."""
-    return ("mosquitto", "built-in")
+@pytest.fixture
+def pki_of_its_own(tmp_path: Path) -> Authority:
+    """A CA a test may revoke from."""
+    return Authority(tmp_path / "own-ca")
 
 
 def need(kind: str) -> None:
@@ -280,3 +291,25 @@ def site(running: RunningBroker, pki: Authority) -> Iterator[Site]:
     yield site
     for wire in site.wires:
         wire.drop()
+
+
+@pytest.fixture
+def make_site(pki: Authority) -> Iterator[Callable[..., Site]]:
+    """Wraps a test's own broker; everything ends with the test."""
+    made: list[Site] = []
+
+    def make(broker: RunningBroker, own: Authority = pki) -> Site:
+        made.append(Site(broker, own))
+        return made[-1]
+
+    yield make
+    for site in made:
+        for wire in site.wires:
+            wire.drop()
+        site.broker.stop()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., bool]:
+    """Polls a condition until a deadline."""
+    return poll
