@@ -1,4 +1,4 @@
-"""The manifest of one variant: its objects and the two layouts that are made of them. Canonical JSON; its digest stands in the release.
+"""The manifest of one variant: its objects and the two layouts made of them. Canonical JSON; its digest stands in the release.
 
 `external`: a skeleton whose initializers point at files named by object digest (what ONNX Runtime maps on a device).
 `inline`: one whole file, as segments taken in order from an inline skeleton (`s`) and from tensor objects (`t`).

@@ -1,4 +1,4 @@
-"""MQTT topics, built and read in one place (docs/architecture.md lists them). Six slashes at most; ids are `[A-Za-z0-9_-]{1,64}`."""
+"""MQTT topics, built and read in one place (docs/architecture.md lists them). Six slashes at most."""
 
 import hashlib
 from dataclasses import dataclass
