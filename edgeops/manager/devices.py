@@ -5,16 +5,16 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from edgeops.fleet.device import LastSeen, check_id, check_labels
+from edgeops.fleet.device import presence as derive
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, reports, wishes
 from edgeops.wire.errors import Misuse
-from edgeops.wire.fields import ID
 
 from .hub import Hub
 
 RESERVED = ("manager",)
-MAX_LABELS = 32
 
 
 def must_get(tx: Connection, device: str) -> Row:
@@ -25,19 +25,12 @@ def must_get(tx: Connection, device: str) -> Row:
     return row
 
 
-def check_id(device: str) -> None:
-    """Raise Misuse("bad-id") unless `device` may be a device's name."""
-    if not ID.fullmatch(device) or device in RESERVED:
-        raise Misuse("bad-id", f"device id {device!r} must match {ID.pattern} and not be {', '.join(RESERVED)}")
-
-
-def check_labels(labels: Mapping[str, Any]) -> None:
-    """Raise Misuse("bad-label") for labels that are not short texts under ids."""
-    if len(labels) > MAX_LABELS:
-        raise Misuse("bad-label", f"a device has at most {MAX_LABELS} labels, not {len(labels)}")
-    for name, value in labels.items():
-        if not ID.fullmatch(name) or not isinstance(value, str) or len(value) > 128 or not value.isprintable():
-            raise Misuse("bad-label", f"label {name!r}={value!r}: the name must match {ID.pattern}, the value be a short text")
+def check_new(device: str, labels: Mapping[str, str]) -> None:
+    """Raise Misuse("device-id-invalid" | "labels-invalid") unless a device may be called and labelled so."""
+    check_id(device)
+    if device in RESERVED:
+        raise Misuse("device-id-invalid", f"device id {device!r} is the manager's own name; choose another")
+    check_labels(labels)
 
 
 def blank(device: str, labels: Mapping[str, str], now: int) -> dict[str, Any]:
@@ -49,14 +42,14 @@ def blank(device: str, labels: Mapping[str, str], now: int) -> dict[str, Any]:
 
 
 def relabel(hub: Hub, who: str, device: str, labels: Mapping[str, str | None]) -> dict[str, Any]:
-    """Set labels; a None value removes one. Returns the device."""
+    """Set labels; None or an empty value removes one. Returns the device."""
     with hub.store.write() as tx:
         row = must_get(tx, device)
-        merged = {**row["labels"], **labels}
-        kept = {name: value for name, value in merged.items() if value is not None}
+        kept = {name: value for name, value in {**row["labels"], **labels}.items() if value}
         check_labels(kept)
         rows.change(tx, devices, {"id": device}, labels=kept)
-        audit.write(tx, hub.now(), who, "device-relabel", device, " ".join(f"{name}={value}" for name, value in sorted(kept.items())))
+        said = " ".join(f"{name}={value}" for name, value in sorted(kept.items()))
+        audit.write(tx, hub.now(), who, "device-relabel", device, said)
         return view(hub, tx, must_get(tx, device))
 
 
@@ -66,21 +59,40 @@ def show(hub: Hub, device: str) -> dict[str, Any]:
         return view(hub, tx, must_get(tx, device))
 
 
+PUBLIC = (
+    "id", "labels", "status", "created", "incarnation", "certificate_expires", "counter", "capabilities", "facts", "agent",
+    "last_seen", "boot",
+)  # fmt: skip
+
+
 def view(hub: Hub, tx: Connection, row: Row) -> dict[str, Any]:
-    """What the API tells of a device."""
+    """What the API tells of a device: `slots` is what runs as model:version, `reported` and `desired` the whole story."""
     report = rows.get(tx, reports, device=row["id"])
-    public = ("id", "labels", "status", "created", "incarnation", "certificate_expires", "counter", "capabilities", "facts", "agent")
-    return {name: row[name] for name in public} | {
-        "presence": presence(row, hub.now(), hub.settings.gone_after_s), "last_seen": row["last_seen"], "boot": row["boot"],
+    reported = report["slots"] if report else {}
+    return {name: row[name] for name in PUBLIC} | {
+        "presence": presence(row, hub.now()), "device_class": device_class(row),
         "token_expires": row["token_expires"] if row["token_hash"] and not row["token_spent"] else None,
-        "slots": report["slots"] if report else {}, "counters": report["counters"] if report else {},
-        "reported_at": report["received"] if report else None,
+        "slots": {name: runs(slot) for name, slot in reported.items()}, "reported": reported,
+        "counters": report["counters"] if report else {}, "reported_at": report["received"] if report else None,
         "desired": {wish["slot"]: wish["wish"] for wish in rows.find(tx, wishes, device=row["id"])},
     }  # fmt: skip
 
 
-def presence(row: Row, now: int, gone_after_s: int) -> str:
-    """never, online, offline (said goodbye), or gone (will, or silent for longer than `gone_after_s`)."""
-    if row["presence"] == "online" and now - (row["last_seen"] or 0) > gone_after_s:
-        return "gone"
-    return str(row["presence"])
+def runs(slot: Mapping[str, Any]) -> str:
+    """What a reported slot runs, as model:version, or nothing."""
+    return f"{slot['model']}:{slot['version']}" if slot.get("model") and slot.get("version") else ""
+
+
+def device_class(row: Row) -> str:
+    """The class a device said it has, empty when it never said."""
+    found = row["capabilities"].get("class", "")
+    return found if isinstance(found, str) else ""
+
+
+def presence(row: Row, now: int) -> str:
+    """never, online, offline or unknown; see `edgeops.fleet.device.presence`."""
+    if row["last_seen"] is None:
+        return "never"
+    at, what = row["presence_at"], row["presence"]
+    seen = LastSeen(row["last_seen"], at if what == "offline" else None, at if what == "gone" else None)
+    return derive(seen, now).here

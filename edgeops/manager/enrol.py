@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
 from edgeops.store import audit, rows
-from edgeops.store.rows import Row
 from edgeops.store.tables import devices
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import HEX64, Fields
@@ -18,7 +17,7 @@ from edgeops.wire.messages import open_report
 from edgeops.wire.token import Token
 
 from . import pki
-from .devices import blank, check_id, check_labels, must_get, view
+from .devices import blank, check_new, must_get, view
 from .files import write_whole
 from .hub import Hub
 from .setup import url
@@ -27,24 +26,26 @@ REFUSED = "this enrolment token is unknown, spent or expired; run `edgeops devic
 
 
 def register(hub: Hub, who: str, device: str, labels: Mapping[str, str], ttl_s: int | None = None) -> dict[str, Any]:
-    """A new device and its enrolment token; raises Misuse("bad-id" | "bad-label" | "device-exists")."""
-    check_id(device)
-    check_labels(labels)
+    """A new device and its enrolment token (shown once); raises Misuse("device-id-invalid" | "labels-invalid" | "device-exists")."""
+    check_new(device, labels)
     with hub.store.write() as tx:
         if not rows.add(tx, devices, **blank(device, labels, hub.now())):
-            raise Misuse("device-exists", f"there is a device {device!r} already; `edgeops device token {device}` gives a new token")
-        text = _new_token(hub, tx, device, ttl_s)
-        audit.write(tx, hub.now(), who, "device-register", device)
-        return {"device": view(hub, tx, must_get(tx, device)), "token": text}
+            raise Misuse("device-exists", f"there is a device {device!r} already; `edgeops device token {device}` renews its token")
+        return _answer(hub, tx, who, "device-register", device, ttl_s)
 
 
 def reissue(hub: Hub, who: str, device: str, ttl_s: int | None = None) -> dict[str, Any]:
     """A new token for a known device, which makes older ones worthless; a revoked device may come back this way."""
     with hub.store.write() as tx:
         must_get(tx, device)
-        text = _new_token(hub, tx, device, ttl_s)
-        audit.write(tx, hub.now(), who, "device-token", device)
-        return {"device": view(hub, tx, must_get(tx, device)), "token": text}
+        return _answer(hub, tx, who, "device-token", device, ttl_s)
+
+
+def _answer(hub: Hub, tx: Connection, who: str, action: str, device: str, ttl_s: int | None) -> dict[str, Any]:
+    text = _new_token(hub, tx, device, ttl_s)
+    audit.write(tx, hub.now(), who, action, device)
+    row = must_get(tx, device)
+    return {"device": view(hub, tx, row), "token": text, "expires": row["token_expires"]}
 
 
 def _new_token(hub: Hub, tx: Connection, device: str, ttl_s: int | None) -> str:
@@ -72,14 +73,14 @@ def redeem(hub: Hub, body: Mapping[str, Any]) -> dict[str, Any]:
         identity = str(body["identity"])
         if not HEX64.fullmatch(identity):
             raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
-        certificate = _certify(hub, row["id"], str(body["csr"]).encode(), now)
+        pem, columns = _certify(hub, row["id"], str(body["csr"]).encode(), now)
         incarnation = row["incarnation"] + 1
         rows.change(
             tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=bytes.fromhex(identity),
-            token_spent=now, agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, counter=0, **certificate[1],
+            token_spent=now, agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, **columns,
         )  # fmt: skip
         audit.write(tx, now, row["id"], "device-enrol", row["id"], f"incarnation {incarnation}")
-        return {"device": row["id"], "incarnation": incarnation, **_credentials(hub, certificate[0])}
+        return {"device": row["id"], "incarnation": incarnation, **_credentials(hub, pem)}
 
 
 def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
@@ -144,5 +145,5 @@ def revoked(hub: Hub) -> Collection[str]:
 def write_crl(hub: Hub) -> None:
     """Write the revocation list anew from the database."""
     with hub.store.read() as tx:
-        serials = [int(row["certificate_serial"], 16) for row in rows.find(tx, devices, status="revoked") if row["certificate_serial"]]
-    write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, hub.now()))
+        serials = [row["certificate_serial"] for row in rows.find(tx, devices, status="revoked")]
+    write_whole(hub.layout.crl, pki.make_crl(hub.ca, (int(serial, 16) for serial in serials if serial), hub.now()))

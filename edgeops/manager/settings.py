@@ -35,7 +35,6 @@ class Settings:
     want_window_ms: int = _setting(500, "How long wants are collected before missing frames are sent.")
     frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.")
     keep_windows_days: int = _setting(90, "How long telemetry windows are kept.")
-    gone_after_s: int = _setting(90, "Silence of a device after which it counts as offline.")
 
 
 def load(path: Path) -> Settings:

@@ -1,0 +1,112 @@
+"""Releases: taken in only when signed by the release role and complete; never made here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection
+
+from edgeops.parcel.manifest import Manifest
+from edgeops.store import Blobs, audit, rows
+from edgeops.store.rows import Row
+from edgeops.store.tables import releases, reports
+from edgeops.wire import canonical, envelope
+from edgeops.wire.errors import Misuse, Rejected
+from edgeops.wire.fields import Fields
+from edgeops.wire.release import Release, Side
+from edgeops.wire.trust import accept_release
+
+from .hub import Hub
+from .problems import Missing
+
+
+def accept(hub: Hub, who: str, sealed: bytes) -> dict[str, Any]:
+    """Store a release; raises Rejected (signature, content), Missing (objects to upload first), Misuse("release-exists")."""
+    digest, release = accept_release(hub.trust, sealed)
+    check_objects(hub.blobs, release)
+    with hub.store.write() as tx:
+        known = rows.get(tx, releases, model=release.model, version=release.version)
+        if known is not None and known["digest"] != digest:
+            raise Misuse("release-exists", f"{release.model}:{release.version} exists with other content; use the next version")
+        if known is None:
+            rows.put(
+                tx, releases, digest=digest, model=release.model, version=release.version, kind=release.kind, stored=hub.now(),
+                envelope=sealed,
+            )  # fmt: skip
+            audit.write(tx, hub.now(), who, "release-store", f"{release.model}:{release.version}", digest)
+    return {"digest": digest, "model": release.model, "version": release.version}
+
+
+def check_objects(blobs: Blobs, release: Release) -> None:
+    """Raise Missing naming every absent object, Rejected("bad-object" | "wrong-size") for one that differs."""
+    sides = [*release.sides.values()]
+    manifests = []
+    for variant in release.variants.values():
+        sides += [variant.manifest, variant.golden, *((variant.reference,) if variant.reference else ())]
+        manifests.append(variant.manifest)
+    missing = _absent(blobs, sides)
+    for side in manifests:
+        if side.sha256 not in missing:
+            manifest = Manifest.decode(blobs.read(side.sha256))
+            missing |= _absent(blobs, manifest.objects)
+            if manifest.inline:
+                missing |= _absent(blobs, [manifest.inline.skeleton])
+    if missing:
+        raise Missing(sorted(missing))
+
+
+def _absent(blobs: Blobs, sides: Iterable[Side]) -> set[str]:
+    missing = set()
+    for side in sides:
+        size = blobs.size(side.sha256)
+        if size is None:
+            missing.add(side.sha256)
+        elif size != side.size:
+            raise Rejected("wrong-size", f"object {side.sha256[:12]} has {size} bytes, the release says {side.size}")
+    return missing
+
+
+def must_find(tx: Connection, model: str, version: int) -> Row:
+    """The row of a release; raises Misuse("unknown-release")."""
+    row = rows.get(tx, releases, model=model, version=version)
+    if row is None:
+        raise Misuse("unknown-release", f"there is no release {model}:{version}; `edgeops release list` shows all")
+    return row
+
+
+def read(row: Row) -> Release:
+    """The release document of a row; verified when it was stored."""
+    return Release.parse(Fields.of(canonical.decode(envelope.split(row["envelope"], "release")[0], "release"), "release"))
+
+
+def view(row: Row) -> dict[str, Any]:
+    """What the API tells of a release."""
+    release = read(row)
+    names = ("kind", "created", "inputs", "outputs", "ir", "opset", "runtime", "variants", "sides")
+    payload = release.payload()
+    return {"digest": row["digest"], "model": row["model"], "version": row["version"], "stored": row["stored"]} | {
+        name: payload[name] for name in names
+    }
+
+
+def listed(hub: Hub) -> list[dict[str, Any]]:
+    """All releases by model and version."""
+    with hub.store.read() as tx:
+        found = rows.find(tx, releases)
+    return [view(row) for row in sorted(found, key=lambda row: (row["model"], row["version"]))]
+
+
+def models(hub: Hub) -> list[dict[str, Any]]:
+    """All models: their versions, the latest, and how many devices report to run each."""
+    with hub.store.read() as tx:
+        found = rows.find(tx, releases)
+        slots = [slot for row in rows.find(tx, reports) for slot in row["slots"].values()]
+    names = sorted({row["model"] for row in found})
+    return [
+        {
+            "model": name, "versions": (versions := sorted(row["version"] for row in found if row["model"] == name)),
+            "latest": versions[-1], "devices": sum(slot.get("model") == name and bool(slot.get("version")) for slot in slots),
+        }
+        for name in names
+    ]  # fmt: skip
+
+
