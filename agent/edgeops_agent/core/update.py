@@ -167,9 +167,9 @@ def _restarted(slot: Slot, event: Restarted) -> Step:
     target = slot.target
     if target is None or slot.phase == "idle":
         return slot, (run, Report())
-    again = replace(slot, attempts=slot.attempts + 1)
     if slot.phase == "rollback":
-        return replace(again, deadline=event.now + target.work_s), (run, WakeAt(event.now + target.work_s), Report())
+        return replace(slot, deadline=event.now + target.work_s), (run, WakeAt(event.now + target.work_s), Report())
+    again = replace(slot, attempts=slot.attempts + 1)
     if again.attempts > target.attempts:
         ended, commands = _fall_back(again, target, event.now, "crash-loop", f"{slot.attempts} restarts in {slot.phase}")
         return ended, (run, *commands)
