@@ -1,0 +1,80 @@
+"""A model being served: calls it, counts, and hands inputs, outputs and latency to whoever keeps the statistics."""
+
+import math
+import threading
+import time
+from collections import deque
+from typing import Any, Protocol
+
+from edgeops.wire.errors import Unfit
+
+from .runnable import Runnable
+from .session import Engine
+from .tensors import Array, Tensors
+
+LATENCIES = 4096
+
+
+class CallSink(Protocol):
+    """Whoever keeps the statistics; `append` runs in the inference thread and must only append."""
+
+    def append(self, inputs: Tensors, outputs: Tensors, latency_us: int) -> None:
+        """Take one call: arrays by name (not to be changed) and its latency in microseconds."""
+
+    def fail(self) -> None:
+        """Count a call that ended in an error of the model."""
+
+
+class Served:
+    """One runnable with its engine; `infer` is what the local server and the in-process API call."""
+
+    def __init__(self, runnable: Runnable, engine: Engine, sink: CallSink | None = None) -> None:
+        self.runnable = runnable
+        self.engine = engine
+        self._sink = sink
+        self._counting = threading.Lock()
+        self._latencies: deque[int] = deque(maxlen=LATENCIES)
+        self._total_ns = 0
+        self._calls = 0
+        self._failed_ns = 0
+        self._errors: dict[str, int] = {}
+
+    def infer(self, inputs: Tensors) -> dict[str, Array]:
+        """Run once; raises what `Engine.call` raises. The model's failures are counted by reason, the caller's are not."""
+        began = time.perf_counter_ns()
+        try:
+            outputs = self.engine.call(inputs)
+        except Unfit as error:
+            with self._counting:
+                self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
+                self._failed_ns += time.perf_counter_ns() - began
+            if self._sink is not None:
+                self._sink.fail()
+            raise
+        took = time.perf_counter_ns() - began
+        with self._counting:
+            self._calls += 1
+            self._total_ns += took
+            self._latencies.append(took)
+        if self._sink is not None:
+            self._sink.append(inputs, outputs, took // 1000)
+        return outputs
+
+    def counters(self) -> dict[str, Any]:
+        """Calls and errors since the start (by reason), and p50/p99 in microseconds over the last calls (0 without calls)."""
+        with self._counting:
+            recent = sorted(self._latencies)
+            return {
+                "calls": self._calls,
+                "errors": sum(self._errors.values()),
+                "errors_by_reason": dict(self._errors),
+                "total_us": self._total_ns // 1000,
+                "failed_us": self._failed_ns // 1000,
+                "latency_us_p50": percentile(recent, 50) // 1000,
+                "latency_us_p99": percentile(recent, 99) // 1000,
+            }
+
+
+def percentile(ordered: list[int], percent: float) -> int:
+    """The nearest-rank percentile of ascending values; 0 for none."""
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] if ordered else 0
