@@ -7,6 +7,7 @@ from edgeops.wire.errors import Misuse
 
 from . import contexts
 from .frame import INTERRUPTED, command, fail
+from .local import doctor, fleet, init, key, model, release
 from .remote import devices, observe, releases, rollouts, status
 
 app = typer.Typer(
@@ -16,6 +17,8 @@ app = typer.Typer(
 release_app = typer.Typer(help="Sign, upload and look at releases.", no_args_is_help=True)
 model_app = typer.Typer(help="Turn a model into a signed release; list models.", no_args_is_help=True)
 
+command(app, "init")(init.init)
+command(app, "doctor")(doctor.doctor)
 command(app, "status")(status.status)
 command(app, "health")(status.health)
 command(app, "drift")(observe.drift)
@@ -25,10 +28,15 @@ app.add_typer(devices.app, name="device")
 app.add_typer(model_app, name="model")
 app.add_typer(release_app, name="release")
 app.add_typer(rollouts.app, name="rollout")
+app.add_typer(key.app, name="key")
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(contexts.app, name="context")
+command(model_app, "add")(model.add)
 command(model_app, "list")(releases.models)
 command(release_app, "list")(releases.releases)
-command(release_app, "show")(releases.release)
+command(release_app, "show")(release.show_)
+command(release_app, "sign")(release.sign)
+command(release_app, "upload")(release.upload)
 
 
 def _version(wanted: bool) -> None:

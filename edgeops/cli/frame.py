@@ -11,7 +11,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
-from edgeops.wire.errors import EdgeopsError, Misuse
+from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
 
 from . import context
 from .client import Client
@@ -19,6 +19,7 @@ from .client import Client
 P = ParamSpec("P")
 Body = Callable[Concatenate["Run", P], "int | None"]
 INTERRUPTED = 130
+KINDS = (Rejected, Unreachable, Unfit, Misuse)
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; progress and errors' text on stderr.")]
 ContextName = Annotated[
     str | None,
@@ -28,10 +29,11 @@ ContextName = Annotated[
 
 @dataclass(slots=True)
 class Run:
-    """One run of one command: how its output goes out and which manager it talks to."""
+    """One run of one command: how its output goes out and which manager it talks to. `failure`: what an error's JSON says more."""
 
     json: bool = False
     context: str | None = None
+    failure: dict[str, Any] = field(default_factory=dict)
     _client: Client | None = field(default=None, repr=False)
 
     def client(self) -> Client:
@@ -48,6 +50,11 @@ class Run:
             show()
         else:
             print(show, flush=True)
+
+    def show(self, draw: Callable[[], object]) -> None:
+        """Draw something for people only: not with `--json`."""
+        if not self.json:
+            draw()
 
     def note(self, text: str) -> None:
         """Say something to a person (stderr), never part of the output."""
@@ -86,7 +93,7 @@ def guarded(run: Run, body: Callable[[], int | None]) -> int:
     try:
         return body() or 0
     except EdgeopsError as error:
-        return fail(error, as_json=run.json)
+        return fail(error, run.json, run.failure)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -101,12 +108,13 @@ def guarded(run: Run, body: Callable[[], int | None]) -> int:
         run.close()
 
 
-def fail(error: EdgeopsError, as_json: bool) -> int:
+def fail(error: EdgeopsError, as_json: bool, more: Mapping[str, Any] | None = None) -> int:
     """Report `error` on stderr (and as a JSON object on stdout) and return its exit code."""
     print(f"error: {error.message} [{error.reason}]", file=sys.stderr, flush=True)
     if as_json:
-        kind = type(error).__name__.lower()
+        kind = next((known.__name__.lower() for known in KINDS if isinstance(error, known)), "error")
         body = {"reason": error.reason, "message": error.message, "kind": kind, "exit_code": error.exit_code}
+        body |= more or {}
         print(json.dumps({"error": body}, ensure_ascii=False), flush=True)
     return error.exit_code
 

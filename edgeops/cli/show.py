@@ -1,12 +1,14 @@
 """How answers look to a person: tables, ages, sizes. Plain text when piped, colours on a terminal."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -83,3 +85,30 @@ def micros(value: float | None) -> str:
 def when(seconds: float | None) -> str:
     """Unix seconds as UTC."""
     return "–" if not seconds else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def bar() -> Progress:
+    """A progress bar on stderr: how many of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    screen = console(stderr=True)
+    return Progress(*columns, console=screen, disable=not screen.is_terminal)
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Progress of unknown length on stderr: each step with a spinner on a terminal, one line each otherwise."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield lambda step: print(f"… {step}", file=sys.stderr, flush=True)
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=screen) as progress:
+        current: list[Any] = []
+
+        def begin(step: str) -> None:
+            if current:
+                progress.update(current[-1], total=1, completed=1)
+            current.append(progress.add_task(step, total=None))
+
+        yield begin
+        if current:
+            progress.update(current[-1], total=1, completed=1)

@@ -1,0 +1,136 @@
+"""edgeops doctor: everything about a manager's folder and machine that can be checked without changing anything."""
+
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from cryptography import x509
+
+from edgeops.broker.mosquitto import find_mosquitto
+from edgeops.broker.reach import claim_port
+from edgeops.manager.layout import Layout
+from edgeops.wire.errors import EdgeopsError
+
+from .. import context, show
+from ..client import Client
+from ..frame import Run
+from .place import Place, open_place
+
+EARLIEST = 1_735_689_600  # 2025-01-01: a clock before it was never set
+DAY_S = 86_400
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what, how it went, and what to do when it did not go well."""
+
+    check: str
+    level: Level
+    detail: str
+
+
+def doctor(run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="The manager's folder.")] = Path()) -> int:
+    """Check a manager's folder and machine: files, permissions, keys, certificates, broker, ports, clock. Exit 1 when one fails.
+
+    Example: edgeops doctor ./berlin
+    """
+    place = open_place(folder)
+    found = list(examine(place, int(time.time())))
+    rows = [(item.check, item.level, item.detail) for item in found]
+    run.emit({"findings": [asdict(item) for item in found]}, lambda: show.print_table(("check", "", "detail"), rows))
+    return 1 if any(item.level == "fail" for item in found) else 0
+
+
+def examine(place: Place, now: int) -> Iterator[Finding]:
+    """All findings about the manager in `place`; `now` in Unix seconds."""
+    yield from _files(place.layout)
+    yield from _private(place.layout)
+    yield _release_key(place.layout)
+    yield from _certificates(place.layout, now)
+    yield _broker(place)
+    yield from _ports(place)
+    yield Finding("clock", "ok", show.when(now)) if now > EARLIEST else Finding("clock", "fail", f"says {show.when(now)}; set it")
+    yield _contexts()
+
+
+def _files(layout: Layout) -> Iterator[Finding]:
+    wanted = [layout.database, layout.blobs, layout.key("online"), layout.document("root-1"), layout.document("site-1")]
+    missing = [str(path) for path in wanted if not path.exists()]
+    if missing:
+        yield Finding("folder", "fail", f"missing: {', '.join(missing)}; restore a backup")
+    else:
+        yield Finding("folder", "ok", str(layout.root))
+
+
+def _private(layout: Layout) -> Iterator[Finding]:
+    paths = [*sorted((layout.root / "keys").glob("*")), *sorted((layout.root / "pki").glob("*.key")), layout.database]
+    loose = [path for path in paths if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
+    for path in loose:
+        yield Finding("permissions", "fail", f"{path} can be read by others; chmod 600 {path}")
+    if not loose:
+        yield Finding("permissions", "ok", f"{len(paths)} private files are 0600")
+
+
+def _release_key(layout: Layout) -> Finding:
+    near = [role for role in ("root", "site", "release") if layout.key(role).exists()]
+    if near:
+        text = f"{', '.join(near)} key beside the manager: whoever takes this machine can sign; move them elsewhere"
+        return Finding("offline keys", "warn", text)
+    return Finding("offline keys", "ok", "only the online key is here")
+
+
+def _certificates(layout: Layout, now: int) -> Iterator[Finding]:
+    for name in ("ca", "server", "manager"):
+        path = layout.certificate(name)
+        try:
+            left = int((x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp() - now) // DAY_S)
+        except (OSError, ValueError) as error:
+            yield Finding(f"certificate {name}", "fail", f"{path} cannot be read: {error}; restore a backup")
+            continue
+        level: Level = "fail" if left < 0 else "warn" if left < 30 else "ok"
+        yield Finding(f"certificate {name}", level, f"{left} days left" if left >= 0 else f"ended {-left} days ago; make a new one")
+
+
+def _broker(place: Place) -> Finding:
+    program, wanted = find_mosquitto(), place.settings.broker
+    if program and wanted != "built-in":
+        return Finding("broker", "ok", f"mosquitto at {program}")
+    if wanted == "mosquitto":
+        return Finding("broker", "fail", "edgeops.toml asks for mosquitto, but there is none; install it or set broker = \"auto\"")
+    return Finding("broker", "ok", "the built-in one, meant for up to about 100 devices; install mosquitto for more")
+
+
+def _ports(place: Place) -> Iterator[Finding]:
+    for what, port in (("https", place.settings.https_port), ("mqtt", place.settings.mqtt_port)):
+        try:
+            claim_port(place.settings.bind, port)
+            yield Finding(f"port {what}", "ok", f"{port} is free")
+        except EdgeopsError as error:
+            ours = what == "https" and _answers()
+            yield Finding(f"port {what}", "ok" if ours else "warn", "the manager is running" if ours else error.message)
+
+
+def _answers() -> bool:
+    try:
+        client = Client(context.load().pick())
+        try:
+            return bool(client.get("/health"))
+        finally:
+            client.close()
+    except (OSError, EdgeopsError):
+        return False
+
+
+def _contexts() -> Finding:
+    path = context.path()
+    if not path.exists():
+        return Finding("contexts", "warn", f"{path} does not exist; `edgeops init` writes it")
+    loose = stat.S_IMODE(path.stat().st_mode) & 0o077
+    if loose:
+        return Finding("contexts", "fail", f"{path} can be read by others; chmod 600 {path}")
+    return Finding("contexts", "ok", str(path))

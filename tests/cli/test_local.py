@@ -1,0 +1,202 @@
+"""The local half on real files: init, keys, doctor, the forge, signing, uploading, fleet files."""
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeops.cli import context
+from edgeops.cli.local import model as model_command
+from edgeops.forge.gate import ORDER, Gates
+from edgeops.wire.envelope import open_sealed
+from edgeops.wire.release import Release
+
+FAST = ("--https-port", "0", "--mqtt-port", "0", "--address", "127.0.0.1")
+
+
+@pytest.fixture
+def home(tmp_path: Path, config: Path, edgeops, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh manager's folder, current context included; the working folder is empty."""
+    monkeypatch.delenv("EDGEOPS_RELEASE_KEY", raising=False)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    assert edgeops("init", str(tmp_path / "m"), "--fleet", "berlin", *FAST).code == 0
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> tuple[str, ...]:
+    """A tiny linear classifier with well separated classes, and its data: SOURCE --calib --eval."""
+    rng = np.random.default_rng(7)
+    centres = rng.normal(size=(4, 16)).astype(np.float32) * 3
+    y = rng.integers(0, 4, 1600)
+    x = (centres[y] + rng.normal(size=(1600, 16)) * 0.3).astype(np.float32)
+    weights = numpy_helper.from_array(centres.T.copy(), "w")
+    bias = numpy_helper.from_array((-0.5 * (centres**2).sum(1)).astype(np.float32), "b")
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["logits"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 16])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 4])], [weights, bias],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(made, str(tmp_path / "model.onnx"))
+    np.savez(tmp_path / "calib.npz", x=x[:400])
+    y[400:450] = (y[400:450] + 1) % 4  # labels nobody gets right, so that a floor of 1.0 fails
+    np.savez(tmp_path / "eval.npz", x=x[400:], y=y[400:])
+    return (str(tmp_path / "model.onnx"), "--calib", str(tmp_path / "calib.npz"), "--eval", str(tmp_path / "eval.npz"))
+
+
+def test_init_makes_a_manager_and_a_context(home: Path, edgeops):
+    """`init` leaves private keys at 0600, and its context is current with a token, a URL and the CA."""
+    held = context.load().pick()
+    assert (held.name, Path(held.ca)) == ("berlin", home / "pki" / "ca.crt")
+    assert held.url.startswith("https://127.0.0.1:")
+    assert held.token
+    assert stat.S_IMODE(context.path().stat().st_mode) == 0o600
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in (home / "keys").iterdir())
+
+
+def test_init_refuses_to_overwrite(home: Path, edgeops, tmp_path: Path):
+    """Neither a manager's folder nor the context of a living manager is ever overwritten."""
+    before = (home / "keys" / "root.key").read_bytes(), context.path().read_bytes()
+    assert "[already-initialised]" in edgeops("init", str(home), "--fleet", "other", *FAST).err
+    ran = edgeops("init", str(tmp_path / "second"), "--fleet", "berlin", *FAST)
+    assert (ran.code, "[context-exists]" in ran.err) == (2, True)
+    assert not (tmp_path / "second").exists()
+    assert ((home / "keys" / "root.key").read_bytes(), context.path().read_bytes()) == before
+
+
+@pytest.mark.parametrize("words", [("--fleet", "not a name"), ("--address", "no host"), ("--broker", "kafka")])
+def test_init_with_bad_words_makes_nothing(config: Path, edgeops, tmp_path: Path, words):
+    """A wrong argument of `init` leaves neither folder nor context behind."""
+    ran = edgeops("init", str(tmp_path / "m"), *words)
+    assert ran.code == 2
+    assert not (tmp_path / "m").exists()
+    assert not config.exists()
+
+
+def test_init_binds_loopback_unless_an_address_is_given(config: Path, edgeops, tmp_path: Path):
+    """Without --address only this machine is served; with one, all of its interfaces."""
+    assert edgeops("init", str(tmp_path / "a"), "--fleet", "a").code == 0
+    assert edgeops("init", str(tmp_path / "b"), "--fleet", "b", "--address", "manager.example.org").code == 0
+    assert 'bind = "127.0.0.1"' in (tmp_path / "a" / "edgeops.toml").read_text()
+    assert 'bind = "0.0.0.0"' in (tmp_path / "b" / "edgeops.toml").read_text()
+    assert context.load().pick("b").url.startswith("https://manager.example.org:")
+
+
+def test_doctor_finds_what_is_wrong(home: Path, edgeops):
+    """`doctor` passes a fresh folder (warning of the offline keys) and fails on a key others can read."""
+    ran = edgeops("doctor", str(home), "--json")
+    levels = {item["check"]: item["level"] for item in ran.json["findings"]}
+    assert ran.code == 0
+    assert levels["offline keys"] == "warn"
+    (home / "keys" / "online.key").chmod(0o644)
+    (home / "documents" / "site-1.json").unlink()
+    ran = edgeops("doctor", str(home), "--json")
+    assert ran.code == 1
+    assert {item["check"] for item in ran.json["findings"] if item["level"] == "fail"} == {"permissions", "folder"}
+
+
+def test_doctor_without_a_manager(config: Path, edgeops, tmp_path: Path):
+    """A folder without a manager is misuse."""
+    ran = edgeops("doctor", str(tmp_path))
+    assert (ran.code, "[no-manager]" in ran.err) == (2, True)
+
+
+def test_keys(home: Path, edgeops, tmp_path: Path):
+    """`key new` makes a private file once and never over another; `key list` shows ids, never secrets."""
+    made = edgeops("key", "new", str(tmp_path / "ci.key"), "--json").json
+    assert stat.S_IMODE((tmp_path / "ci.key").stat().st_mode) == 0o600
+    assert "[file-exists]" in edgeops("key", "new", str(tmp_path / "ci.key")).err
+    listed = edgeops("key", "list", str(home), "--json").json["keys"]
+    assert {row["role"] for row in listed} == {"root", "site", "release", "online"}
+    assert len({row["id"] for row in listed} | {made["id"]}) == 5
+
+
+def test_model_add_signs_here_and_uploads_the_release_last(home: Path, edgeops, straw, digits):
+    """A model becomes a release signed by the manager folder's key; every object arrives under its digest before the release."""
+    straw.answers["POST", "/releases"] = lambda _, body: {"held": sorted(straw.objects), "envelope": body["envelope"]}
+    ran = edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["uploaded"]["objects"] == len(straw.objects)
+    assert all(hashlib.sha256(data).hexdigest() == digest for digest, data in straw.objects.items())
+    root = json.loads(edgeops("key", "list", str(home), "--json").out)
+    key = next(row for row in root["keys"] if row["role"] == "release")
+    from edgeops.manager.setup import load_signer
+
+    public = load_signer(home / "keys" / "release.key").public
+    opened = open_sealed((Path(ran.json["folder"]) / "release.dsse.json").read_bytes(), "release", {key["id"]: public}, 1)
+    release = Release.parse(opened.fields)
+    assert (release.fleet, release.model, release.version) == ("berlin", "digits", 1)
+    assert {side.sha256 for side in release.sides.values()} <= set(straw.objects)
+    again = edgeops("release", "upload", ran.json["folder"], "--json")
+    assert (again.code, again.json["uploaded"]["objects"]) == (0, 0)
+
+
+def test_model_add_whose_gates_fail_leaves_nothing(home: Path, edgeops, digits):
+    """When no variant passes: exit 3, the table with each reason, no folder."""
+    ran = edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--min-accuracy", "1", "--variants", "fp32", "--json")
+    assert (ran.code, ran.json["error"]["reason"], ran.json["error"]["kind"]) == (3, "no-variant-passes", "rejected")
+    assert ran.json["error"]["variants"][0]["reason"] == "accuracy-floor"
+    assert list(Path("releases").iterdir()) == []
+
+
+def test_broken_models_are_named(home: Path, edgeops, digits, tmp_path: Path):
+    """A file that is no model is rejected with a reason, a missing one is misuse; nothing is left."""
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    assert edgeops("model", "add", "digits:1", str(tmp_path / "bad.onnx"), *digits[1:], "--folder", str(home)).code == 3
+    assert edgeops("model", "add", "digits:1", str(tmp_path / "none.onnx"), *digits[1:], "--folder", str(home)).code == 2
+    assert edgeops("model", "add", "digits", *digits, "--folder", str(home)).code == 2
+    assert edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--variants", "int3").code == 2
+
+
+def test_release_sign_and_show_by_hand(home: Path, edgeops, digits, tmp_path: Path):
+    """A release folder changed by hand is refused until it is signed again, with a key of one's own."""
+    assert edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--no-upload", "--out", "r").code == 0
+    payload = json.loads(Path("r/release.json").read_text())
+    payload["version"] = 9
+    Path("r/release.json").write_text(json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    ran = edgeops("release", "upload", "r")
+    assert (ran.code, "[stale-signature]" in ran.err) == (3, True)
+    key = edgeops("key", "new", str(tmp_path / "own.key"), "--json").json
+    signed = edgeops("release", "sign", "r", "--key", str(tmp_path / "own.key"), "--json")
+    assert (signed.code, signed.json["signed_by"]) == (0, [key["id"]])
+    assert edgeops("release", "show", "r", "--json").json["version"] == 9
+    next(Path("r/objects").iterdir()).write_bytes(b"changed")
+    assert edgeops("release", "sign", "r", "--key", str(tmp_path / "own.key")).code == 3
+    assert edgeops("release", "sign", "nowhere", "--key", str(tmp_path / "own.key")).code == 2
+
+
+def test_no_release_key_at_hand(config: Path, edgeops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without a key, an environment variable or a manager's folder the error says what to give."""
+    monkeypatch.delenv("EDGEOPS_RELEASE_KEY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    ran = edgeops("release", "sign", "r")
+    assert (ran.code, "--key" in ran.err) == (2, True)
+
+
+def test_fleet_check(config: Path, edgeops, tmp_path: Path):
+    """`fleet check` accepts the example and lists every complaint of a wrong file."""
+    example = Path(__file__).parents[2] / "fleet.example.toml"
+    assert edgeops("fleet", "check", str(example), "--json").json["fleet"]
+    (tmp_path / "bad.toml").write_text('fleet = "x"\n[groups]\na = "=="\n[nonsense]\n')
+    ran = edgeops("fleet", "check", str(tmp_path / "bad.toml"))
+    assert ran.code == 2
+    assert "groups" in ran.err
+    assert "nonsense" in ran.err
+    (tmp_path / "latin.toml").write_bytes(b"\xe9")
+    assert edgeops("fleet", "check", str(tmp_path / "latin.toml")).code == 2
+    assert edgeops("fleet", "check", str(tmp_path / "none.toml")).code == 2
+
+
+def test_defaults_are_the_forges():
+    """The defaults `model add --help` shows are the forge's own."""
+    gates = Gates()
+    assert (gates.max_drop, gates.min_agreement) == (model_command.MAX_DROP, model_command.MIN_AGREEMENT)
+    assert tuple(model_command.VARIANTS.split(",")) == ORDER
