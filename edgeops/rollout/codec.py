@@ -1,0 +1,67 @@
+"""Plans and rollouts as JSON-able dicts, for the store. Integers, strings, booleans and the one fraction; nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from edgeops.rollout.plan import Plan, Wave
+from edgeops.rollout.policy import policy_from
+from edgeops.rollout.state import Reason, Rollout, WaveCount
+from edgeops.wire.errors import Misuse
+
+FORMAT = 1
+
+
+def encode_plan(plan: Plan) -> dict[str, Any]:
+    """A plan as a JSON-able dict."""
+    return {**asdict(plan), "waves": [asdict(w) for w in plan.waves]}
+
+
+def encode(rollout: Rollout) -> dict[str, Any]:
+    """A rollout with its plan as a JSON-able dict."""
+    raw = asdict(rollout)
+    raw["plan"] = encode_plan(rollout.plan)
+    raw["waves"] = [asdict(w) for w in rollout.waves]
+    raw["reasons"] = [asdict(x) for x in rollout.reasons]
+    return {"format": FORMAT, **raw}
+
+
+def decode_plan(raw: Mapping[str, Any]) -> Plan:
+    """The inverse of `encode_plan`. Raises `Misuse("rollout-state-invalid")`, and `plan-invalid` for impossible plans."""
+    try:
+        values = _exactly(Plan, raw)
+        values["waves"] = tuple(Wave(**w) for w in values["waves"])
+        values["policy"] = policy_from(values["policy"])
+        return Plan(**values)
+    except (TypeError, KeyError, ValueError) as error:
+        raise _broken(error) from error
+
+
+def decode(raw: Mapping[str, Any]) -> Rollout:
+    """The inverse of `encode`. Raises `Misuse("rollout-state-invalid")` for another format or a damaged state."""
+    try:
+        if raw["format"] != FORMAT:
+            raise ValueError(f"format {raw['format']!r}, this version reads {FORMAT}")
+        values = _exactly(Rollout, {k: v for k, v in raw.items() if k != "format"})
+        values["plan"] = decode_plan(values["plan"])
+        values["waves"] = tuple(WaveCount(**w) for w in values["waves"])
+        values["reasons"] = tuple(Reason(**x) for x in values["reasons"])
+        return Rollout(**values)
+    except (TypeError, KeyError, ValueError) as error:
+        raise _broken(error) from error
+
+
+def _exactly(kind: type[Plan] | type[Rollout], raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    if names != set(raw):
+        raise KeyError(f"missing or foreign fields: {sorted(names ^ set(raw))}")
+    return dict(raw)
+
+
+def _broken(error: Exception) -> Misuse:
+    return Misuse(
+        "rollout-state-invalid",
+        f"the stored rollout cannot be read ({error}): restore the database or use the version of edgeops that wrote it",
+    )
