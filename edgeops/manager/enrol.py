@@ -26,7 +26,7 @@ REFUSED = "this enrolment token is unknown, spent or expired; run `edgeops devic
 
 
 def register(hub: Hub, who: str, device: str, labels: Mapping[str, str], ttl_s: int | None = None) -> dict[str, Any]:
-    """A new device and its enrolment token (shown once); raises Misuse("device-id-invalid" | "labels-invalid" | "device-exists")."""
+    """A new device and its enrolment token ; raises Misuse("device-id-invalid" | "labels-invalid" | "device-exists")."""
     check_new(device, labels)
     with hub.store.write() as tx:
         if not rows.add(tx, devices, **blank(device, labels, hub.now())):

@@ -1,0 +1,70 @@
+"""What a device's reported state means for the rollouts it takes part in: started, settled, or back at the previous release."""
+
+from typing import Any, cast
+
+from sqlalchemy import Connection
+
+from edgeops.rollout.state import DeviceStarted, Event, Outcome, Reverted, Verdict
+from edgeops.store import rows
+from edgeops.store.rows import Row
+from edgeops.store.tables import assignments, devices
+from edgeops.wire.messages import SlotReport, State
+
+from .conduct import apply, load
+from .hub import Hub
+
+OUTCOMES = ("committed", "committed-unproven", "rolled-back", "failed", "unfit")
+WORKING = ("fetch", "verify", "install", "trial", "rollback")
+RESTING = ("idle", "committed")
+
+
+def observe(hub: Hub, tx: Connection, state: State) -> None:
+    """Turn a verified state into events; each device starts and settles at most once in a rollout."""
+    for status in ("offered", "stopped", "started", "recalled"):
+        for row in rows.find(tx, assignments, device=state.device, status=status):
+            report = state.slots.get(row["slot"])
+            if report is not None:
+                _observe(hub, tx, row, report)
+
+
+def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:
+    job = load(tx, row["rollout"])
+    release = job.rollout.plan.release
+    if row["status"] == "recalled":
+        _reverted(hub, tx, row, report)
+        return
+    mine = report.rollout == row["rollout"]
+    working = report.phase in WORKING and (mine or report.target == release)
+    settled = mine and report.verdict in OUTCOMES and report.phase not in WORKING
+    if not (working or settled):
+        return
+    events, changes = _events(hub, tx, row, report, settled, release)
+    if changes:
+        rows.change(tx, assignments, {"rollout": row["rollout"], "device": row["device"]}, **changes)
+    if events:
+        apply(hub, tx, row["rollout"], *events)
+
+
+def _events(
+    hub: Hub, tx: Connection, row: Row, report: SlotReport, settled: bool, release: str
+) -> tuple[list[Event], dict[str, Any]]:
+    now, events, changes = hub.now(), cast(list[Event], []), cast(dict[str, Any], {})
+    if row["started_at"] is None:
+        device = rows.get(tx, devices, id=row["device"])
+        changes |= {"status": "started", "started_at": now, "paused_base": device["paused_s"] if device else 0}
+        events.append(DeviceStarted(now, row["wave"]))
+    if row["activated_at"] is None and (report.phase == "trial" or report.release == release):
+        changes["activated_at"] = now
+    if settled:
+        changes |= {
+            "status": "settled", "verdict": report.verdict, "reason": report.reason, "detail": report.detail, "settled_at": now,
+        }  # fmt: skip
+        events.append(Outcome(now, row["wave"], cast(Verdict, report.verdict), report.reason))
+    return events, changes
+
+
+def _reverted(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:
+    wanted = row["before"]["release"] if row["before"] and row["before"]["action"] == "run" else ""
+    if report.phase in RESTING and report.release == wanted:
+        rows.change(tx, assignments, {"rollout": row["rollout"], "device": row["device"]}, status="reverted")
+        apply(hub, tx, row["rollout"], Reverted(hub.now()))

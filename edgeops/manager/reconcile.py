@@ -1,0 +1,85 @@
+"""What time brings: ticks of the rollout engine, silence, renewal of desired documents, old telemetry. All of it from the store."""
+
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import Connection, delete
+
+from edgeops.rollout.silence import Seen, judge_silence
+from edgeops.rollout.state import Event, Outcome, Rollout, Silence, Tick
+from edgeops.store import rows
+from edgeops.store.rows import Row
+from edgeops.store.tables import assignments, devices, rollouts, windows
+
+from .conduct import apply, load
+from .desire import DAY_S, push
+from .devices import presence
+from .hub import Hub
+
+TICKING = ("running", "paused", "halted", "reverting")
+
+
+def tick(hub: Hub) -> None:
+    """One look at every rollout that time can still change."""
+    with hub.store.read() as tx:
+        names = [row["id"] for status in TICKING for row in rows.find(tx, rollouts, status=status)]
+    for name in names:
+        with hub.store.write() as tx:
+            rollout = load(tx, name).rollout
+            apply(hub, tx, name, *_events(hub, tx, name, rollout), Tick(hub.now(), _waiting(hub, tx, name, rollout)))
+
+
+def _waiting(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> int:
+    """Reachable devices of open waves that have yet to start."""
+    now, count = hub.now(), 0
+    for row in rows.find(tx, assignments, rollout=name, status="offered"):
+        device = rows.get(tx, devices, id=row["device"])
+        count += device is not None and row["wave"] <= rollout.current and presence(device, now) == "online"
+    return count
+
+
+def _events(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> list[Event]:
+    """Silence of started devices: shown while unknown, an outcome once the bound is passed."""
+    now, events, unknown = hub.now(), list[Event](), Counter[int]()
+    for row in rows.find(tx, assignments, rollout=name, status="started"):
+        device = rows.get(tx, devices, id=row["device"])
+        quiet = judge_silence(rollout.plan.policy, _seen(row, device), now) if device else "silent"
+        if quiet == "unknown":
+            unknown[row["wave"]] += 1
+        elif quiet != "fine":
+            verdict, reason = ("silent", "silent") if quiet == "silent" else ("failed", "device-deadline")
+            changes: dict[str, Any] = {"status": "settled", "verdict": verdict, "reason": reason, "settled_at": now}
+            rows.change(tx, assignments, {"rollout": name, "device": row["device"]}, **changes)
+            events.append(Outcome(now, row["wave"], "silent" if verdict == "silent" else "failed", reason))
+    for index, wave in enumerate(rollout.waves):
+        if wave.unknown != unknown[index]:
+            events.append(Silence(now, index, unknown[index]))
+    return events
+
+
+def _seen(row: Row, device: Row) -> Seen:
+    goodbye = device["presence_at"] if device["presence"] == "offline" else None
+    last = device["last_seen"] or row["started_at"]
+    return Seen(row["started_at"], row["activated_at"], last, goodbye, device["paused_s"] - row["paused_base"])
+
+
+def renew(hub: Hub) -> None:
+    """Re-sign desired documents past half their life, drop telemetry nobody may look at any more."""
+    now = hub.now()
+    half = hub.settings.desired_days * DAY_S // 2
+    with hub.store.read() as tx:
+        old = [
+            row["id"] for row in rows.find(tx, devices, status="enrolled")
+            if row["desired"] is not None and row["desired_expires"] - now < half
+        ]  # fmt: skip
+    for device in old:
+        with hub.store.write() as tx:
+            push(hub, tx, device)
+    with hub.store.write() as tx:
+        tx.execute(delete(windows).where(windows.c.received < now - hub.settings.keep_windows_days * DAY_S))
+
+
+def forget_presence(hub: Hub) -> None:
+    """Nobody is known to be there after a start: their links ended with the broker we started before."""
+    with hub.store.write() as tx:
+        rows.change(tx, devices, {"presence": "online"}, presence="gone", presence_at=hub.now())

@@ -1,0 +1,153 @@
+"""The manager at work without HTTP: broker, link, and the loops that ingest, publish, deliver and reconcile."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+from edgeops.broker import BrokerPlan, LinkPlan, ManagerLink, RunningBroker, start_broker
+from edgeops.store import outbox
+from edgeops.wire import topics
+from edgeops.wire.errors import Unreachable
+
+from . import reconcile
+from .deliver import Delivery
+from .enrol import revoked, write_crl
+from .hub import Hub
+from .ingest import Ingest
+
+_LOG = logging.getLogger("edgeops.manager")
+MAX_WAITING = 20_000
+RENEW_S = 3600.0
+BATCH = 100
+LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 translated, not bound
+
+
+class Running:
+    """Everything that runs next to the API. `stop` leaves no thread and no process behind."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        write_crl(hub)
+        self.broker = _start_broker(hub)
+        self.hub = hub.with_settings(replace(hub.settings, mqtt_port=self.broker.port))
+        self.link = ManagerLink(_link_plan(self.hub))
+        self.delivery = Delivery(self.hub, lambda topic, payload, qos: self.link.publish(topic, payload, qos))
+        self.ingest = Ingest(self.hub, self.delivery)
+        self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_WAITING)
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, patience_s: float = 15.0) -> None:
+        """Begin to work; raises Unreachable("broker-link") when our own link does not come up."""
+        reconcile.forget_presence(self.hub)
+        self.link.on_message = self._received
+        self.link.subscribe([(topics.ALL_UPS, 1)])
+        self.link.start()
+        for name, body in (
+            ("ingest", self._ingest), ("outbox", self._publish), ("deliver", self.delivery.run), ("ticks", self._tick),
+        ):  # fmt: skip
+            thread = threading.Thread(target=body, name=f"edgeops-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        if not self.link.wait_connected(patience_s):
+            self.stop()
+            raise Unreachable("broker-link", f"the manager cannot connect to its own broker on port {self.broker.port}")
+
+    def stop(self) -> None:
+        """Stop everything and wait for it; a second call does nothing."""
+        self._stopping.set()
+        self.hub.wake.set()
+        self.delivery.stop()
+        self.link.stop()
+        self._inbox.put(None)
+        for thread in self._threads:
+            thread.join(10.0)
+        self.broker.stop()
+
+    def cut_off(self) -> None:
+        """Make the broker drop devices that were revoked."""
+        self.broker.reload(revoked(self.hub))
+
+    def health(self) -> dict[str, Any]:
+        """What `GET /health` says of the broker and our loops."""
+        alive = self.broker.alive() and all(thread.is_alive() for thread in self._threads)
+        return {
+            "status": "ok" if alive and self.link.connected else "failing",
+            "broker": {
+                "kind": self.broker.kind, "host": self.broker.host, "port": self.broker.port, "alive": self.broker.alive(),
+                "connected": self.link.connected, "acl_denied": self.broker.acl_denied(),
+            },
+            "acl_denied": self.broker.acl_denied(), "messages": self.ingest.counts, "waiting": self._inbox.qsize(),
+        }  # fmt: skip
+
+    def _received(self, topic: str, payload: bytes, _retained: bool) -> None:
+        """In paho's thread. Telemetry is dropped first when we fall behind; whatever else is lost comes again with the next report."""
+        if topic.endswith("/tele") and self._inbox.qsize() > MAX_WAITING // 2:
+            return
+        try:
+            self._inbox.put((topic, payload), timeout=5.0)
+        except queue.Full:
+            _LOG.error("a message on %s was dropped: %d are waiting", topic, MAX_WAITING)
+
+    def _ingest(self) -> None:
+        while (item := self._inbox.get()) is not None:
+            _guarded(lambda item=item: self.ingest.take(*item))  # type: ignore[misc]
+
+    def _publish(self) -> None:
+        while not self._stopping.is_set():
+            self.hub.wake.wait(1.0)
+            self.hub.wake.clear()
+            _guarded(self._empty_outbox)
+
+    def _empty_outbox(self) -> None:
+        while not self._stopping.is_set() and self.link.connected:
+            with self.hub.store.read() as tx:
+                letters = outbox.waiting(tx, BATCH)
+            if not letters:
+                return
+            done = []
+            for letter in letters:
+                if not self.link.publish(letter.topic, letter.payload, letter.qos, letter.retain):
+                    break
+                done.append(letter.id)
+            with self.hub.store.write() as tx:
+                outbox.sent(tx, done)
+            if len(done) < len(letters):
+                self._stopping.wait(0.05)
+
+    def _tick(self) -> None:
+        renew_at = time.monotonic()
+        while not self._stopping.wait(self.hub.settings.tick_ms / 1000):
+            _guarded(lambda: reconcile.tick(self.hub))
+            if time.monotonic() >= renew_at:
+                renew_at = time.monotonic() + RENEW_S
+                _guarded(lambda: reconcile.renew(self.hub))
+
+
+def _guarded(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        # One bad message or row must not end the loop that serves all others.
+        _LOG.exception("a loop of the manager failed once")
+
+
+def _start_broker(hub: Hub) -> RunningBroker:
+    layout, settings = hub.layout, hub.settings
+    plan = BrokerPlan(
+        layout.broker, settings.bind, settings.mqtt_port, layout.certificate("ca"), layout.certificate("server"),
+        layout.tls_key("server"), layout.crl,
+    )  # fmt: skip
+    return start_broker(cast(Literal["auto", "mosquitto", "built-in"], settings.broker), plan)
+
+
+def _link_plan(hub: Hub) -> LinkPlan:
+    layout, settings = hub.layout, hub.settings
+    host = LOCAL.get(settings.bind, settings.bind)
+    return LinkPlan(
+        host, settings.mqtt_port, layout.certificate("ca"), layout.certificate("manager"), layout.tls_key("manager")
+    )
