@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeops.cli.remote.options import TRIAL_HELP
 from edgeops.rollout.policy import DEFAULTS
+from edgeops.wire.desired import Trial
 
 ROLLOUT = {
     "id": "r-1", "model": "digits", "version": 1, "to": "site=berlin", "status": "running", "policy": {"dwell_s": 5},
@@ -55,10 +57,12 @@ def test_labels_and_revoke(straw, edgeops):
 def test_rollout_start_sends_only_what_was_chosen(straw, edgeops):
     """Policy options left alone are not sent, so that the manager's defaults hold."""
     straw.answers["POST", "/rollouts"] = ROLLOUT
-    ran = edgeops("rollout", "start", "digits:1", "--to", "site=berlin", "--dwell-s", "5", "--no-count-unproven", "--json")
+    ran = edgeops("rollout", "start", "digits:1", "--to", "site=berlin", "--dwell-s", "5", "--no-count-unproven", "--json",
+                  "--trial-window-s", "3")
     assert ran.json["id"] == "r-1"
     assert straw.asked[0][2] == {
-        "model": "digits", "version": 1, "to": "site=berlin", "waves": "1,100%", "policy": {"dwell_s": 5, "count_unproven": False},
+        "model": "digits", "version": 1, "to": "site=berlin", "waves": "1,100%", "slot": "main",
+        "policy": {"dwell_s": 5, "count_unproven": False}, "trial": {"window_s": 3},
     }  # fmt: skip
 
 
@@ -68,6 +72,9 @@ def test_rollout_help_shows_every_policy_field(edgeops):
     for knob in DEFAULTS.values():
         assert "--" + knob.name.replace("_", "-") in out
         assert f"(default: {knob.default})" in out
+    assert set(TRIAL_HELP) == set(Trial.__slots__)
+    for name in TRIAL_HELP:
+        assert "--trial-" + name.replace("_", "-") in out
 
 
 @pytest.mark.parametrize(("end", "code"), [("finished", 0), ("halted", 6), ("aborted", 6)])
@@ -90,10 +97,11 @@ def test_watch_times_out(straw, edgeops):
 
 def test_show_says_why(straw, edgeops):
     """`rollout show` and `list` give the reason of a halt."""
-    halted = ROLLOUT | {"status": "halted", "reason": "hard-stop: 1 of 3 rolled back"}
+    cause = {"verdict": "rolled-back", "text": "golden-mismatch", "count": 1}
+    halted = ROLLOUT | {"status": "halted", "why": "hard-stop: 1 of 3 rolled back", "reasons": [cause]}
     straw.answers["GET", "/rollouts/r-1"] = halted
     straw.answers["GET", "/rollouts"] = {"rollouts": [halted]}
-    assert "hard-stop: 1 of 3 rolled back" in edgeops("rollout", "show", "r-1").out
+    assert "hard-stop: 1 of 3 rolled back; 1× rolled-back: golden-mismatch" in edgeops("rollout", "show", "r-1").out
     assert "hard-stop: 1 of 3 rolled back" in edgeops("rollout", "list").out
 
 

@@ -31,9 +31,10 @@ def total(rollout: dict[str, Any], name: str) -> int:
 
 
 def reasons(rollout: dict[str, Any]) -> str:
-    """Why it stopped, in words."""
-    why = rollout.get("reason") or rollout.get("reasons") or rollout.get("why") or ""
-    return show.plain(why)
+    """Why it stopped, in words: the gate's own, then what the devices said and how many of them."""
+    causes = rollout.get("reasons") or []
+    said = [f"{cause.get('count')}× {cause.get('verdict')}: {cause.get('text')}" for cause in causes if isinstance(cause, dict)]
+    return "; ".join(filter(None, [str(rollout.get("why") or rollout.get("reason") or ""), *said]))
 
 
 def line(rollout: dict[str, Any]) -> tuple[object, ...]:
@@ -59,6 +60,19 @@ def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
     parts: list[RenderableType] = [head, show.table(("wave", "to", *(n.replace("_", " ") for n in COUNTS), "passed"), rows)]
     if reasons(rollout):
         parts.append(Text(f"why: {reasons(rollout)}", style="" if rollout.get("status") == "finished" else "red"))
-    if detail and isinstance(rollout.get("policy"), dict):
-        parts.append(Text("policy: " + show.plain(rollout["policy"]), style="dim"))
+    if detail:
+        parts += _details(rollout)
     return Group(*parts)
+
+
+def _details(rollout: dict[str, Any]) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    if devices := rollout.get("devices"):
+        names = ("device", "wave", "status", "verdict", "reason", "detail")
+        parts.append(show.table(names, ([device.get(name) for name in names] for device in devices)))
+    for stream in rollout.get("delivery") or []:
+        parts.append(Text("delivery: " + show.plain(stream), style="dim"))
+    for name in ("policy", "trial"):
+        if rollout.get(name):
+            parts.append(Text(f"{name}: " + show.plain(rollout[name]), style="dim"))
+    return parts

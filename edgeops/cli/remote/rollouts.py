@@ -1,18 +1,17 @@
 """edgeops rollout …: bring a release to devices in waves, watch it, stop it."""
 
-import inspect
 import time
 from typing import Annotated, Any
 
 import typer
 from rich.live import Live
 
-from edgeops.rollout.policy import DEFAULTS, Knob
 from edgeops.wire.errors import Misuse, Unreachable
 
 from .. import show
 from ..client import Client, items
 from ..frame import Run, command
+from .options import chosen, start_options
 from .progress import draw, line, reasons, terminal
 from .releases import split_name
 
@@ -22,35 +21,26 @@ NOT_FINISHED = 6
 PATIENCE_S = 30.0
 
 
-def _option(knob: Knob) -> inspect.Parameter:
-    kind = type(knob.default)
-    flag = "--" + knob.name.replace("_", "-")
-    name = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-    text = f"{knob.help} [{knob.unit}] (default: {knob.default})"
-    option = typer.Option(name, help=text, show_default=False)
-    return inspect.Parameter(
-        knob.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
-
-
-@command(app, "start", {knob.name: _option(knob) for knob in DEFAULTS.values()})
+@command(app, "start", start_options())
 def start(
     run: Run,
     /,
     name: Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="The release to bring, e.g. digits:1.")],
     to: Annotated[str, typer.Option("--to", metavar="SELECTOR", help="Which devices: labels, e.g. 'site=berlin,arch!=arm'.")],
     waves: Annotated[str, typer.Option(help="Cumulative steps: a bare number is devices, % a share.")] = "1,100%",
-    slot: Annotated[str | None, typer.Option(help="The slot to fill (default: the model's name).")] = None,
+    slot: Annotated[str, typer.Option(help="The slot of the devices to fill.")] = "main",
+    variant: Annotated[str | None, typer.Option(help="Only this variant (default: the best each device can run).")] = None,
+    budget_bytes: Annotated[int, typer.Option(min=0, help="Bytes a device may fetch for it; 0 is no limit.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch until it ends.")] = False,
-    **policy: Any,
+    **more: Any,
 ) -> int:
     """Start a rollout of a release to the devices a selector matches.
 
     Example: edgeops rollout start digits:1 --to 'site=berlin' --waves 1,10%,100% --dwell-s 300
     """
     model, version = split_name(name)
-    chosen = {key: value for key, value in policy.items() if value is not None}
-    body = {"model": model, "version": version, "to": to, "waves": waves, "policy": chosen} | ({"slot": slot} if slot else {})
+    body: dict[str, Any] = {"model": model, "version": version, "to": to, "waves": waves, "slot": slot, **chosen(more)}
+    body |= ({"variant": variant} if variant else {}) | ({"budget_bytes": budget_bytes} if budget_bytes else {})
     data = run.client().post("/rollouts", body)
     if not watch:
         run.emit(data, f"started rollout {data['id']}; watch it with `edgeops rollout watch {data['id']}`")
