@@ -24,8 +24,8 @@ TRIAL_HELP = {
 
 def start_options() -> dict[str, inspect.Parameter]:
     """All of them by parameter name; left alone they are None, so that the manager's own defaults hold."""
-    limits = {name: _option(TRIAL + name, int, f"Trial: {TRIAL_HELP[name]} (default: {getattr(Trial(), name)})") for name in TRIAL_HELP}
-    return {knob.name: _knob(knob) for knob in DEFAULTS.values()} | {TRIAL + name: option for name, option in limits.items()}
+    told = {TRIAL + name: f"Trial: {text} (default: {getattr(Trial(), name)})" for name, text in TRIAL_HELP.items()}
+    return {knob.name: _knob(knob) for knob in DEFAULTS.values()} | {name: _option(name, int, text) for name, text in told.items()}
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
