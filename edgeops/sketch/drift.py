@@ -16,21 +16,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeops.sketch.probes import ABOVE, BELOW, BINS, MISSING, Counts, Floats, Probe
 from edgeops.sketch.reference import ReferenceProfile
 from edgeops.sketch.tail import chi2_sf, excess_p
+from edgeops.sketch.twosample import directions, effect_sizes, pool, two_sample
 from edgeops.sketch.window import SketchWindow
 from edgeops.wire.errors import Misuse
 
 SCALES = (1, 4, 16, 64)
+CAUSES = ("shape", "above", "below", "missing")
 DEFAULT_ALPHA = 1.0
 DEFAULT_LOOKS = 43_200
 MIN_ROWS = 50
 """A merged window with fewer rows is not tested."""
-MIN_EXPECTED = 5.0
-"""Cells expecting fewer rows on either side are pooled with their neighbours (Cochran's rule)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,58 +87,6 @@ def looks_in(horizon_s: float, period_s: float) -> int:
     return max(1, int(np.ceil(horizon_s / period_s)))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pooled:
-    """Cells after pooling, rows of K comparisons: live and reference counts (K, 10), zero beyond `cells` (K,)."""
-
-    live: Floats
-    reference: Floats
-    cells: npt.NDArray[np.int64]
-
-
-def pool(live: Floats, reference: Floats, nominal: npt.NDArray[np.bool_]) -> Pooled:
-    """Pool neighbouring bins (K, 10) until each cell expects 5 rows on both sides; where `nominal` (K,), largest bins first.
-
-    Decided by live + reference only, which is the same under every relabelling of rows, so the choice does not favour drift.
-    """
-    total = live + reference
-    order = np.where(nominal[:, None], np.argsort(-total, axis=1, kind="stable"), np.arange(BINS))
-    total = np.take_along_axis(total, order, axis=1)
-    sizes = live.sum(axis=1), reference.sum(axis=1)
-    share = np.minimum(*sizes) / np.maximum(sizes[0] + sizes[1], 1.0)
-    cell = np.zeros(total.shape, dtype=np.int64)
-    current = np.zeros(len(total), dtype=np.int64)
-    held = np.zeros(len(total))
-    for j in range(BINS):
-        held += total[:, j]
-        cell[:, j] = current
-        full = held * share >= MIN_EXPECTED
-        current += full
-        held[full] = 0.0
-    cell = np.minimum(cell, np.maximum(current - 1, 0)[:, None])
-    slot = (cell + BINS * np.arange(len(total))[:, None]).ravel()
-    pooled = [
-        np.zeros(total.size) + np.bincount(slot, weights=np.take_along_axis(side, order, axis=1).ravel(), minlength=total.size)
-        for side in (live, reference)
-    ]
-    return Pooled(pooled[0].reshape(total.shape), pooled[1].reshape(total.shape), current)
-
-
-def two_sample(cells: Pooled) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """The smaller of Pearson's X2 and the likelihood ratio G of a 2 x B table, and its B - 1 degrees of freedom; both (K,)."""
-    total = cells.live + cells.reference
-    size = total.sum(axis=1, keepdims=True)
-    pearson = np.zeros(len(total))
-    ratio = np.zeros(len(total))
-    for side in (cells.live, cells.reference):
-        expected = total * side.sum(axis=1, keepdims=True) / np.maximum(size, 1.0)
-        safe = np.where(expected > 0, expected, 1.0)
-        pearson += np.where(expected > 0, (side - expected) ** 2 / safe, 0.0).sum(axis=1)
-        ratio += 2.0 * (side * np.log(np.where(side > 0, side / safe, 1.0))).sum(axis=1)
-    dof = np.maximum(cells.cells - 1, 0)
-    return np.where(dof > 0, np.maximum(np.minimum(pearson, ratio), 0.0), 0.0), dof
-
-
 def scan(
     windows: Sequence[SketchWindow],
     reference: ReferenceProfile,
@@ -156,93 +103,107 @@ def scan(
     counts, to compare with healthy canary windows instead of the training reference. Windows that binned no rows are passed over.
     Raises `Misuse("profile-mismatch")` when a window was counted with another profile, `Misuse("alpha-range")`.
     """
+    return scan_many([windows], reference, alpha, looks, baseline=baseline, dispersion=dispersion, top=top)[0]
+
+
+def scan_many(
+    devices: Sequence[Sequence[SketchWindow]],
+    reference: ReferenceProfile,
+    alpha: float = DEFAULT_ALPHA,
+    looks: int = DEFAULT_LOOKS,
+    *,
+    baseline: Counts | None = None,
+    dispersion: Dispersion | None = None,
+    top: int = 5,
+) -> list[DriftVerdict]:
+    """`scan` for many devices of one release at once, one verdict each; alpha and looks are those of a single device."""
     if not (alpha > 0 and looks >= 1):
         raise Misuse("alpha-range", f"alpha must be positive and looks at least 1, not {alpha} and {looks}")
-    expected = reference.hash8
-    if any(window.profile != expected for window in windows):
-        raise Misuse("profile-mismatch", "a window was counted with another profile; scan it with its own reference")
     base = reference.counts if baseline is None else baseline
+    if base.shape != reference.counts.shape:
+        raise Misuse("profile-mismatch", f"the baseline is {base.shape}, the profile needs {reference.counts.shape}")
+    if not len(base) or not devices:
+        return [DriftVerdict(False, 1.0, alpha / looks, 0, 0, ()) for _ in devices]
+    live = np.stack([_merged(windows, reference) for windows in devices])
+    return _Look(live, base, reference.probes, dispersion).verdicts(alpha / looks, top)
+
+
+def _merged(windows: Sequence[SketchWindow], reference: ReferenceProfile) -> Counts:
+    """Counts of the last 1, 4, 16 and 64 windows, (S, P, 13); zero where there are too few windows or rows to test."""
+    if any(window.profile != reference.hash8 for window in windows):
+        raise Misuse("profile-mismatch", "a window was counted with another profile; scan it with its own reference")
     recent = [window.tally.probes for window in windows if window.tally.n][-max(SCALES) :]
-    sums = np.cumsum(np.stack(recent[::-1]), axis=0) if recent else np.zeros((0, *base.shape), dtype=np.int64)
-    scales = [scale for scale in SCALES if scale <= len(sums)]
-    scales = [scale for scale in scales if len(base) and sums[scale - 1][0, : MISSING + 1].sum() >= MIN_ROWS]
-    threshold = alpha / looks
-    if not scales:
-        return DriftVerdict(False, 1.0, threshold, 0, 0, ())
-    live = np.stack([sums[scale - 1] for scale in scales])
-    findings = _findings(live, base, scales, reference.probes, dispersion, top)
-    family = len(SCALES) * len(base) * 2
-    best = findings[0]
-    p_value = min(1.0, best.p_value * family)
-    return DriftVerdict(p_value <= threshold, p_value, threshold, best.scale, best.n, findings)
+    merged = np.zeros((len(SCALES), *reference.counts.shape), dtype=np.int64)
+    if any(counts.shape != reference.counts.shape for counts in recent):
+        raise Misuse("profile-mismatch", "a window has another number of probes than its profile; drop it")
+    for i, scale in enumerate(SCALES):
+        if scale <= len(recent):
+            merged[i] = np.sum(recent[-scale:], axis=0)
+            if merged[i, 0, : MISSING + 1].sum() < MIN_ROWS:
+                merged[i] = 0
+    return merged
 
 
-def _findings(
-    live: Counts, base: Counts, scales: list[int], probes: tuple[Probe, ...], dispersion: Dispersion | None, top: int
-) -> tuple[Finding, ...]:
-    """The strongest finding of each probe, strongest first; live (S, P, 13), base (P, 13)."""
-    s, p = live.shape[:2]
-    nominal = np.tile(np.array([probe.kind == "class" for probe in probes]), s)
-    reference = np.broadcast_to(base, live.shape)
-    cells = pool(
-        live[:, :, :BINS].reshape(-1, BINS).astype(np.float64), reference[:, :, :BINS].reshape(-1, BINS).astype(np.float64), nominal
-    )
-    statistic, dof = two_sample(cells)
-    scale = np.tile(dispersion.scale, s) if dispersion else np.ones(s * p)
-    shape = np.tile(dispersion.shape, s) if dispersion else np.ones(s * p)
-    shape_p = chi2_sf(statistic / scale, dof / shape)
-    tail_p, cause = _tails(live, base, scale * shape)
-    own = np.minimum(shape_p, tail_p.ravel()).reshape(s, p)
-    worst = own.argmin(axis=0)
-    found = []
-    for j in sorted(range(p), key=lambda j: (own[worst[j], j], -statistic[worst[j] * p + j]))[:top]:
-        i = int(worst[j])
-        k = i * p + j
-        by_tail = tail_p[i, j] < shape_p[k]
-        n = int(live[i, j, : MISSING + 1].sum())
-        effect, direction = _effect(cells, k), 0.0 if nominal[k] else _direction(live[i, j], base[j])
-        found.append(
-            Finding(
-                probes[j], scales[i], n, cause[i][j] if by_tail else "shape", float(own[i, j]), float(statistic[k]), int(dof[k]),
-                effect, direction,
-            )
-        )
-    return tuple(found)
+class _Look:
+    """All comparisons of one look: D devices x S scales x P probes, flattened to rows where a test wants rows."""
+
+    def __init__(self, live: Counts, base: Counts, probes: tuple[Probe, ...], dispersion: Dispersion | None) -> None:
+        d, s, p = self.shape = live.shape[:3]
+        self.live, self.probes = live, probes
+        nominal = np.array([probe.kind == "class" for probe in probes])
+        rows = live[..., :BINS].reshape(-1, BINS).astype(np.float64)
+        base_rows = np.broadcast_to(base[:, :BINS], (d * s, p, BINS)).reshape(-1, BINS).astype(np.float64)
+        cells = pool(rows, base_rows, np.tile(nominal, d * s))
+        statistic, dof = two_sample(cells)
+        scale = np.tile(dispersion.scale, d * s) if dispersion else np.ones(d * s * p)
+        shape = np.tile(dispersion.shape, d * s) if dispersion else np.ones(d * s * p)
+        shape_p = chi2_sf(statistic / scale, dof / shape).reshape(live.shape[:3])
+        tails = _tails(live, base, (scale * shape).reshape(live.shape[:3]))
+        every = np.stack([shape_p, *tails])
+        self.cause = every.argmin(axis=0)
+        self.p = every.min(axis=0)
+        self.sizes = live[..., : MISSING + 1].sum(axis=-1)
+        self.statistic, self.dof = statistic.reshape(self.shape), dof.reshape(self.shape)
+        self.effect = effect_sizes(cells).reshape(self.shape)
+        self.direction = np.where(nominal, 0.0, directions(rows, base_rows).reshape(self.shape))
+
+    def verdicts(self, threshold: float, top: int) -> list[DriftVerdict]:
+        """One verdict per device, Bonferroni over probes x scales that have enough rows x 2 tests."""
+        d, _, p = self.shape
+        derived = np.broadcast_to([probe.kind != "feature" for probe in self.probes], (d, p))
+        order = np.lexsort((-self.statistic.max(axis=1), derived, self.p.min(axis=1)), axis=-1)[:, : max(1, top)]
+        return [self._verdict(i, order[i].tolist(), threshold) for i in range(d)]
+
+    def _verdict(self, device: int, order: list[int], threshold: float) -> DriftVerdict:
+        scales = int((self.sizes[device, :, 0] > 0).sum())
+        if not scales:
+            return DriftVerdict(False, 1.0, threshold, 0, 0, ())
+        family = scales * len(self.probes) * 2
+        findings = tuple(self._finding(device, j) for j in order)
+        best = findings[0]
+        p_value = min(1.0, best.p_value * family)
+        return DriftVerdict(p_value <= threshold, p_value, threshold, best.scale, best.n, findings)
+
+    def _finding(self, device: int, probe: int) -> Finding:
+        scale = int(np.where(self.sizes[device, :, probe] > 0, self.p[device, :, probe], 2.0).argmin())
+        at = device, scale, probe
+        return Finding(
+            self.probes[probe], SCALES[scale], int(self.sizes[at]), CAUSES[int(self.cause[at])], float(self.p[at]),
+            float(self.statistic[at]), int(self.dof[at]), float(self.effect[at]), float(self.direction[at]),
+        )  # fmt: skip
 
 
-def _tails(live: Counts, base: Counts, inflation: Floats) -> tuple[Floats, list[list[str]]]:
-    """Exact one-sided p of more rows above, below or missing, times 3, (S, P), and which of the three it was."""
-    p_values = np.ones(live.shape[:2])
-    causes = [["shape"] * live.shape[1] for _ in range(live.shape[0])]
-    thin = inflation.reshape(live.shape[:2])
-    sizes, base_sizes = live[:, :, : MISSING + 1].sum(axis=2), base[:, : MISSING + 1].sum(axis=1)
-    for column, cause in ((ABOVE, "above"), (BELOW, "below"), (MISSING, "missing")):
-        above_rate = live[:, :, column] * base_sizes > base[:, column] * sizes
-        for i, j in np.argwhere(above_rate).tolist():
-            hits, n = int(live[i, j, column] / thin[i, j]), int(sizes[i, j] / thin[i, j])
-            p = 3.0 * excess_p(hits, n, int(base[j, column]), int(base_sizes[j]))
-            if p < p_values[i, j]:
-                p_values[i, j] = p
-                causes[i][j] = cause
-    return p_values, causes
+def _tails(live: Counts, base: Counts, inflation: Floats) -> list[Floats]:
+    """Exact one-sided p of more rows above, below or missing, times 3 for the three of them; each (D, S, P).
 
-
-def _effect(cells: Pooled, k: int) -> float:
-    """PSI of pooled cells (half a row added to each) minus its bias under no drift, (B-1)(1/n+1/m) (03 section 3)."""
-    b = int(cells.cells[k])
-    if b < 2:
-        return 0.0
-    live, reference = cells.live[k, :b], cells.reference[k, :b]
-    q, p = (live + 0.5) / (live.sum() + 0.5 * b), (reference + 0.5) / (reference.sum() + 0.5 * b)
-    bias = (b - 1) * (1.0 / live.sum() + 1.0 / reference.sum())
-    return float(((q - p) * np.log(q / p)).sum() - bias)
-
-
-def _direction(live: Counts, base: Counts) -> float:
-    """Cliff's delta from ten ordered bins, ties counting half each way."""
-    q, p = live[:BINS] / max(1, live[:BINS].sum()), base[:BINS] / max(1, base[:BINS].sum())
-    under = np.concatenate(([0.0], np.cumsum(p)[:-1]))
-    return float((q * (under - (p.sum() - under - p))).sum())
+    Correlated rows are counted as `inflation` times fewer.
+    """
+    n = np.floor(live[..., : MISSING + 1].sum(axis=-1) / inflation)
+    m = np.broadcast_to(base[:, : MISSING + 1].sum(axis=-1), n.shape)
+    return [
+        np.minimum(1.0, 3.0 * excess_p(np.floor(live[..., column] / inflation), n, np.broadcast_to(base[:, column], n.shape), m))
+        for column in (ABOVE, BELOW, MISSING)
+    ]
 
 
 def learn_dispersion(windows: Sequence[SketchWindow], reference: ReferenceProfile) -> Dispersion:

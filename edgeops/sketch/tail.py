@@ -42,6 +42,17 @@ def _fraction(a: Floats, x: Floats) -> Floats:
     return h
 
 
+def log_gamma(x: Floats) -> Floats:
+    """ln Gamma(x) for x > 0: Stirling's series at x + 10, then down by the recurrence; absolute error about 1e-15 * |result|."""
+    y = x + 10.0
+    product = np.ones_like(x)
+    for step in range(10):
+        product = product * (x + step) / y
+    inverse = 1.0 / (y * y)
+    series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse * (1 / 1680 - inverse / 1188)))) / y
+    return np.asarray((y - 0.5) * np.log(y) - y + 0.5 * math.log(2.0 * math.pi) + series - np.log(product) - 10.0 * np.log(y))
+
+
 def chi2_sf(x: npt.ArrayLike, dof: npt.ArrayLike) -> Floats:
     """P(chi-square with `dof` degrees of freedom > x), broadcast, float64, never below 1e-300.
 
@@ -53,9 +64,7 @@ def chi2_sf(x: npt.ArrayLike, dof: npt.ArrayLike) -> Floats:
     a, half = degrees[live] / 2.0, stat[live] / 2.0
     if not a.size:
         return result
-    shapes, where = np.unique(a, return_inverse=True)
-    log_gamma = np.array([math.lgamma(value) for value in shapes])[where]
-    front = np.exp(a * np.log(half) - half - log_gamma)
+    front = np.exp(a * np.log(half) - half - log_gamma(a))
     low = half < a + 1.0
     tail = np.empty_like(a)
     if low.any():
@@ -66,28 +75,34 @@ def chi2_sf(x: npt.ArrayLike, dof: npt.ArrayLike) -> Floats:
     return result
 
 
-def excess_p(hits: int, size: int, reference_hits: int, reference_size: int) -> float:
-    """Fisher's exact one-sided p: a sample of `size` shows `hits` or more, its reference `reference_hits` of `reference_size`.
+def excess_p(
+    hits: npt.ArrayLike, size: npt.ArrayLike, reference_hits: npt.ArrayLike, reference_size: npt.ArrayLike
+) -> Floats:
+    """Fisher's exact one-sided p, broadcast: a sample of `size` rows shows `hits` or more, its reference `reference_hits`.
 
     Exact, given the total of hits, when all rows are exchangeable (hypergeometric upper tail). When hits means "beyond the
-    largest of the reference" it is C(n, k) / C(n+m, k), exact as well. 1 when the rate is not above the reference's.
+    largest of the reference" it is C(n, k) / C(n+m, k), exact as well. 1 where the rate is not above the reference's.
     """
-    if hits <= 0 or size <= 0 or reference_size <= 0 or hits * reference_size <= reference_hits * size:
-        return 1.0
-    total = hits + reference_hits
-    term = math.exp(
-        _log_choose(size, hits) + _log_choose(reference_size, reference_hits) - _log_choose(size + reference_size, total)
-    )
-    tail, k = term, hits
-    while k < min(total, size) and term > tail * 1e-17:
-        term *= (size - k) * (total - k) / ((k + 1) * (reference_size - total + k + 1))
+    given = (np.asarray(x, dtype=np.float64) for x in (hits, size, reference_hits, reference_size))
+    k, n, r, m = np.broadcast_arrays(*given)
+    result = np.ones(k.shape)
+    live = (k > 0) & (m > 0) & (k * m > r * n)
+    k, n, r, m = k[live], n[live], r[live], m[live]
+    if not k.size:
+        return result
+    total = k + r
+    term = np.exp(_log_choose(n, k) + _log_choose(m, r) - _log_choose(n + m, total))
+    tail = term.copy()
+    while ((k < np.minimum(total, n)) & (term > tail * 1e-17)).any():
+        term = term * np.maximum((n - k) * (total - k), 0.0) / ((k + 1.0) * np.maximum(m - total + k + 1.0, 1.0))
         tail += term
-        k += 1
-    return min(1.0, max(tail, _TINY))
+        k = k + 1.0
+    result[live] = np.clip(tail, _TINY, 1.0)
+    return result
 
 
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+def _log_choose(n: Floats, k: Floats) -> Floats:
+    return log_gamma(n + 1.0) - log_gamma(k + 1.0) - log_gamma(n - k + 1.0)
 
 
 def benjamini_hochberg(p_values: npt.ArrayLike, q: float = 0.05) -> npt.NDArray[np.bool_]:

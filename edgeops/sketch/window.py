@@ -28,7 +28,8 @@ def no_counts() -> Counts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """Everything that adds: `n` rows binned, calls, errors, invalid and dropped rows, probe counts (P, 13) int64, latency in us."""
+    """What adds up: `n` rows binned, calls answered or failed, errors, rows that did not fit (invalid) or found the buffer full
+    (dropped), probe counts (P, 13) int64, latency in us."""
 
     n: int = 0
     calls: int = 0

@@ -55,8 +55,8 @@ class Recorder:
         self._capacity = max(1, min(CAPACITY, BUFFER_BYTES // row_bytes))
         self._latencies: deque[int] = deque()
         self._rows: deque[_Row] = deque()
-        self._calls, self._errors, self._dropped = _Ticks(), _Ticks(), _Ticks()
-        self._call = self._calls.tick
+        self._errors, self._unheard, self._unbinned = _Ticks(), _Ticks(), _Ticks()
+        self._call = count().__next__
         self._blank = Tally(probes=no_counts() if reference is None else np.zeros_like(reference.counts))
         self._held = self._blank
 
@@ -69,13 +69,13 @@ class Recorder:
         """
         latencies = self._latencies
         if len(latencies) >= CAPACITY:
-            self._dropped.tick()
+            self._unheard.tick()
             return
         latencies.append(latency_us)
         if inputs is None or self._call() % self._stride:
             return
         if len(self._rows) >= self._capacity:
-            self._dropped.tick()
+            self._unbinned.tick()
         elif self._copy:
             self._rows.append((_copied(inputs), _copied(outputs), _copied(penultimate)))
         else:
@@ -89,11 +89,13 @@ class Recorder:
         """Bin what is buffered and forget it; call it every second or so, about 2 us a row."""
         latencies = [self._latencies.popleft() for _ in range(len(self._latencies))]
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
-        errors, dropped = self._errors.read(), self._dropped.read()
+        errors, unheard, unbinned = self._errors.read(), self._unheard.read(), self._unbinned.read()
         n, invalid, probes = self._binned(rows)
         timed = [us for us in latencies if us >= 0]
         self._held = self._held.merge(
-            Tally(n, len(latencies) + errors, errors, invalid, dropped, probes, LatencyHistogram.of(timed))
+            Tally(
+                n, len(latencies) + errors + unheard, errors, invalid, unheard + unbinned, probes, LatencyHistogram.of(timed)
+            )
         )
 
     def flush(self, now_ms: int) -> SketchWindow | None:
