@@ -128,7 +128,7 @@ class HttpServer:
                         self.adopt(by_fd[fd].accept()[0])
 
     def _converse(self, connection: socket.socket) -> None:
-        reader = _Reader(connection, self._limits)
+        reader = _Reader(connection, self._wake, self._limits)
         try:
             while self._wait(reader):
                 request = None
@@ -162,26 +162,26 @@ class HttpServer:
         if reader.pending:
             return True
         connection = reader.connection
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
         if not self.draining:
-            poll.register(self._wake, select.POLLIN)
-            ready = poll.poll(self._limits.idle_seconds * 1000)
+            ready = reader.poll.poll(self._limits.idle_seconds * 1000)
             if not ready:
                 return False
             if any(fd == connection.fileno() for fd, _ in ready):
                 return True
-            poll.unregister(self._wake)
         if self._pass_over is not None and self._pass_over(connection):
             return False
-        return bool(poll.poll(max(0.0, self._close_at - time.monotonic()) * 1000))
+        reader.poll.unregister(self._wake)
+        return bool(reader.poll.poll(max(0.0, self._close_at - time.monotonic()) * 1000))
 
 
 class _Reader:
     """Reads requests off one connection, within the limits."""
 
-    def __init__(self, connection: socket.socket, limits: HttpLimits) -> None:
+    def __init__(self, connection: socket.socket, wake: socket.socket, limits: HttpLimits) -> None:
         self.connection = connection
+        self.poll = select.poll()
+        self.poll.register(connection, select.POLLIN)
+        self.poll.register(wake, select.POLLIN)
         self.pending = b""
         self._limits = limits
 
