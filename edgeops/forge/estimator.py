@@ -2,26 +2,23 @@
 
 import io
 import zipfile
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from edgeops.wire.errors import Misuse, Rejected
 
-if TYPE_CHECKING:
-    import onnx
-
-    from .source import Predict
-
+Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 OPSET = {"": 18, "ai.onnx.ml": 3}
 INPUT = "input"
 # Plain Python holders of numbers inside every fitted network; skops does not list them.
 TRUSTED = frozenset(f"sklearn.neural_network._stochastic_optimizers.{name}Optimizer" for name in ("Adam", "SGD"))
 
 
-def convert(data: bytes, name: str, limit: int, trusted: Collection[str] = ()) -> "tuple[onnx.ModelProto, Predict]":
+def convert(data: bytes, name: str, limit: int, trusted: Collection[str] = ()) -> tuple[onnx.ModelProto, Predict]:
     """The ONNX model (input float32 [None, d], no zipmap) and the estimator's own `predict`; only types skops trusts are built,
     and those in `trusted`, which the caller answers for.
 
@@ -55,7 +52,8 @@ def _load(data: bytes, name: str, limit: int, trusted: Collection[str]) -> Any:
         held = skops.io.get_untrusted_types(data=data)
         untrusted = [item for item in held if item not in TRUSTED and item not in trusted]
         if untrusted:
-            raise Rejected("untrusted-type", f"{name} holds types skops does not trust: {', '.join(sorted(untrusted))[:300]}")
+            names = ", ".join(sorted(untrusted))[:300]
+            raise Rejected("untrusted-type", f"{name} holds {names}; trust it by name if the file is your own, or export to .onnx")
         return skops.io.loads(data, trusted=held)
     except Rejected:
         raise
@@ -63,7 +61,7 @@ def _load(data: bytes, name: str, limit: int, trusted: Collection[str]) -> Any:
         raise Rejected("not-skops", f"{name} cannot be read as a skops file: {str(error)[:200]}") from None
 
 
-def _to_onnx(estimator: Any, width: int, name: str) -> "onnx.ModelProto":
+def _to_onnx(estimator: Any, width: int, name: str) -> onnx.ModelProto:
     import skl2onnx
     from skl2onnx.common.data_types import FloatTensorType
 

@@ -1,6 +1,6 @@
 """Loading a model source: any safe `.onnx` file, or a scikit-learn estimator in a `.skops` file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import sha256
 
-Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+from . import estimator
+
 MAX_BYTES = 1900 << 20
 MAX_NODES = 20_000
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -42,7 +43,7 @@ class Source:
     model: onnx.ModelProto
     sha256: str
     kind: str
-    predict: Predict | None = None
+    predict: estimator.Predict | None = None
 
 
 def load_source(path: Path, limits: Limits | None = None) -> Source:
@@ -59,8 +60,6 @@ def load_source(path: Path, limits: Limits | None = None) -> Source:
         raise Rejected("too-large", f"{path.name} has {size} bytes, {limits.size} are allowed")
     suffix = path.suffix.lower()
     if suffix == ".skops":
-        from . import estimator
-
         data = path.read_bytes()
         model, predict = estimator.convert(data, path.name, limits.size, limits.trusted)
         check_model(model, path.name, limits)
