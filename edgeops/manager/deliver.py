@@ -167,10 +167,6 @@ class Delivery:
         if not sent.published + sent.repaired:
             return
         columns = stream_table.c
+        sums = {name: columns[name] + getattr(sent, name) for name in ("published", "repaired", "bytes_sent")}
         with self._hub.store.write() as tx:
-            tx.execute(
-                update(stream_table).where(columns.digest == digest).values(
-                    published=columns.published + sent.published, repaired=columns.repaired + sent.repaired,
-                    bytes_sent=columns.bytes_sent + sent.bytes_sent,
-                )  # fmt: skip
-            )
+            tx.execute(update(stream_table).where(columns.digest == digest).values(**sums))

@@ -8,7 +8,7 @@ from edgeops.store import outbox, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, releases, streams, wishes
 from edgeops.wire import topics
-from edgeops.wire.desired import Desired, SignedTime, SlotWish
+from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
 from edgeops.wire.envelope import seal
 from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle
@@ -40,7 +40,12 @@ def push(hub: Hub, tx: Connection, device: str) -> None:
         return
     documents = issue(hub, tx, row)
     outbox.post(tx, topics.down(device, "desired"), Bundle(tuple(documents)).encode(), 1, True)
-    hub.wake.set()
+
+
+def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:
+    """Tell a device that the outcomes of its orders up to `order` are stored, so that it need not repeat them."""
+    command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], "ack", order)
+    outbox.post(tx, topics.down(row["id"], "cmd"), seal("command", command.payload(), [hub.online]), 1)
 
 
 def answer(hub: Hub, tx: Connection, row: Row, nonce: str) -> None:
@@ -57,7 +62,6 @@ def answer(hub: Hub, tx: Connection, row: Row, nonce: str) -> None:
         outbox.post(tx, topics.down(device, "desired"), Bundle((*time, *documents)).encode(), 1)
     elif time:
         outbox.post(tx, topics.down(device, "doc"), Bundle(tuple(time)).encode(), 1)
-    hub.wake.set()
 
 
 def current(hub: Hub, tx: Connection, row: Row) -> list[Document]:

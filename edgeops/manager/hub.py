@@ -1,14 +1,12 @@
 """What every part of the manager needs: store, objects, settings, documents, the online key, the CA and the clock."""
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeops.store import Blobs, Store, open_store
 from edgeops.wire import envelope
 from edgeops.wire.errors import Misuse
-from edgeops.wire.fields import Fields
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.root import Root
 from edgeops.wire.trust import Trust, current_root
@@ -23,7 +21,7 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The open manager. `now` gives Unix seconds; `wake` is set whenever a commit left letters in the outbox."""
+    """The open manager. `now` gives Unix seconds."""
 
     layout: Layout
     settings: Settings
@@ -35,7 +33,6 @@ class Hub:
     first_root: bytes
     site_document: bytes
     now: Clock
-    wake: threading.Event = field(default_factory=threading.Event)
 
     @property
     def root(self) -> Root:
@@ -76,17 +73,6 @@ def open_hub(folder: Path, now: Clock) -> Hub:
         hub.close()
         raise Misuse("online-key", f"the online key {online.id} is not in the current root; sign a new root or restore the key")
     return hub
-
-
-def site_version(document: bytes) -> int:
-    """The version of a site envelope."""
-    return Fields.of(_payload(document, "site"), "site").number("version")
-
-
-def _payload(document: bytes, name: str) -> object:
-    from edgeops.wire import canonical
-
-    return canonical.decode(envelope.split(document, name)[0], name)
 
 
 def _newest(layout: Layout, name: str) -> bytes:

@@ -16,7 +16,7 @@ from edgeops.wire.messages import Presence, State, Want, open_report, open_tele
 from edgeops.wire.topics import DeviceTopic
 
 from .deliver import Delivery
-from .desire import adopt, answer
+from .desire import acknowledge, adopt, answer
 from .hub import Hub
 from .outcomes import observe
 
@@ -102,6 +102,8 @@ class Ingest:
         )  # fmt: skip
         self._seen(tx, row)
         observe(self._hub, tx, state)
+        if state.counters.get("outbox"):
+            acknowledge(self._hub, tx, row, state.counter)
         if state.counter > row["counter"]:
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)

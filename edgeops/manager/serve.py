@@ -60,7 +60,7 @@ class Running:
     def stop(self) -> None:
         """Stop everything and wait for it; a second call does nothing."""
         self._stopping.set()
-        self.hub.wake.set()
+        self.hub.store.committed.set()
         self.delivery.stop()
         self.link.stop()
         self._inbox.put(None)
@@ -85,7 +85,7 @@ class Running:
         }  # fmt: skip
 
     def _received(self, topic: str, payload: bytes, _retained: bool) -> None:
-        """In paho's thread. Telemetry is dropped first when we fall behind; whatever else is lost comes again with the next report."""
+        """In paho's thread. Telemetry is dropped first when we fall behind; what else is lost comes again with the next report."""
         if topic.endswith("/tele") and self._inbox.qsize() > MAX_WAITING // 2:
             return
         try:
@@ -99,8 +99,8 @@ class Running:
 
     def _publish(self) -> None:
         while not self._stopping.is_set():
-            self.hub.wake.wait(1.0)
-            self.hub.wake.clear()
+            self.hub.store.committed.wait(1.0)
+            self.hub.store.committed.clear()
             _guarded(self._empty_outbox)
 
     def _empty_outbox(self) -> None:

@@ -21,10 +21,10 @@ def write(tx: Connection, at: int, who: str, action: str, subject: str, detail: 
     return digest
 
 
-def entries(tx: Connection, after: int = 0, most: int = 1000) -> list[dict[str, Any]]:
-    """Entries with a number above `after`, oldest first."""
-    query = select(audit).where(audit.c.id > after).order_by(audit.c.id).limit(most)
-    return [dict(row) for row in tx.execute(query).mappings()]
+def newest(tx: Connection, most: int) -> list[dict[str, Any]]:
+    """The newest entries, newest last."""
+    query = select(audit).order_by(audit.c.id.desc()).limit(most)
+    return [dict(row) for row in reversed(tx.execute(query).mappings().all())]
 
 
 def broken_at(tx: Connection) -> int | None:

@@ -20,11 +20,12 @@ BUSY_MS = 10_000
 
 
 class Store:
-    """The open database. `write` and `read` give a connection inside one transaction."""
+    """The open database. `write` and `read` give a connection inside one transaction; `committed` is set after every commit."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._writing = threading.RLock()
+        self.committed = threading.Event()
+        self._writing = threading.Lock()
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -37,6 +38,7 @@ class Store:
                 connection.rollback()
                 raise
             connection.commit()
+        self.committed.set()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

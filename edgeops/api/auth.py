@@ -1,0 +1,52 @@
+"""Who calls: a bearer token and the role it carries."""
+
+from collections.abc import Callable
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from edgeops.manager import tokens
+from edgeops.manager.hub import Hub
+from edgeops.manager.serve import Running
+from edgeops.manager.tokens import Caller
+from edgeops.wire.errors import Misuse
+
+BEARER = HTTPBearer(auto_error=False, description="An API token; `edgeops init` makes the first.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+
+
+def hub_of(request: Request) -> Hub:
+    """The open manager of this application."""
+    return cast(Hub, request.app.state.hub)
+
+
+def running_of(request: Request) -> Running | None:
+    """The broker and loops next to this application; None where only the API runs."""
+    return cast(Running | None, request.app.state.running)
+
+
+def needs(role: str) -> Callable[..., Caller]:
+    """A dependency: the caller, who must have at least `role`."""
+
+    def caller(request: Request, credentials: Credentials) -> Caller:
+        if credentials is None:
+            raise Misuse("token-missing", "this needs an API token in `Authorization: Bearer …`")
+        hub, now = hub_of(request), hub_of(request).now()
+        with hub.store.read() as tx:
+            found, stale = tokens.check(tx, credentials.credentials, now)
+        if not found.may(role):
+            raise Misuse("role", f"token {found.name} is {found.role}, this needs {role}; ask an admin for another token")
+        if stale:
+            with hub.store.write() as tx:
+                tokens.touch(tx, found.name, now)
+        return found
+
+    return caller
+
+
+TheHub = Annotated[Hub, Depends(hub_of)]
+TheRunning = Annotated[Running | None, Depends(running_of)]
+Viewer = Annotated[Caller, Depends(needs("viewer"))]
+Operator = Annotated[Caller, Depends(needs("operator"))]
+Admin = Annotated[Caller, Depends(needs("admin"))]

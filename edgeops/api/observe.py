@@ -1,0 +1,37 @@
+"""/status, /telemetry, /drift and /audit: what the fleet saw and what people did."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from edgeops.manager import devices, status, telemetry
+
+from .auth import TheHub, Viewer
+
+router = APIRouter(tags=["observe"])
+
+
+@router.get("/status")
+def overview(hub: TheHub, _caller: Viewer, selector: str | None = None) -> dict[str, Any]:
+    """Each device with presence, what it runs, latency, drift and what it refused."""
+    return status.overview(hub, selector)
+
+
+@router.get("/telemetry")
+def measured(hub: TheHub, _caller: Viewer, device: str | None = None) -> dict[str, Any]:
+    """Merged telemetry by device and release: calls, errors, p50 and p99 in µs, gaps."""
+    if device:
+        devices.show(hub, device)
+    return {"telemetry": telemetry.listed(hub, device)}
+
+
+@router.get("/drift")
+def drift(hub: TheHub, _caller: Viewer, device: str | None = None) -> dict[str, Any]:
+    """The drift verdict of every device: alarm, p, effect, strongest probes."""
+    return {"drift": telemetry.drift(hub, device)}
+
+
+@router.get("/audit")
+def audit(hub: TheHub, _caller: Viewer, limit: Annotated[int, Query(ge=1, le=10_000)] = 50) -> dict[str, Any]:
+    """The newest entries of the hash-chained audit log."""
+    return status.audited(hub, limit)

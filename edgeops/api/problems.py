@@ -1,0 +1,80 @@
+"""Problem documents (RFC 9457) for every error: type, title, status, detail, and our stable `reason`."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edgeops.manager.problems import Missing
+from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
+
+_LOG = logging.getLogger("edgeops.api")
+MEDIA = "application/problem+json"
+STATUS: dict[str, int] = {
+    "unknown-device": 404, "unknown-release": 404, "unknown-rollout": 404, "unknown-object": 404, "unknown-variant": 404,
+    "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 403, "role": 403, "device-revoked": 403,
+    "device-exists": 409, "release-exists": 409, "missing-objects": 409, "rollout-conflict": 409, "illegal-transition": 409,
+    "token-exists": 409, "selector-empty": 422, "too-large": 413, "bad-range": 416,
+}  # fmt: skip
+KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
+    (Rejected, "rejected", 422, "Not to be believed"),
+    (Unreachable, "unreachable", 503, "Not reachable"),
+    (Unfit, "unfit", 409, "Not fit"),
+    (Misuse, "misuse", 400, "Wrong request"),
+)
+
+
+def document(status: int, kind: str, title: str, reason: str, detail: str, **more: Any) -> JSONResponse:
+    """The answer for one error."""
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    body = {
+        "type": f"urn:edgeops:error:{kind}", "title": title, "status": status, "detail": detail, "reason": reason, "kind": kind,
+    }  # fmt: skip
+    return JSONResponse({**body, **more}, status, headers, MEDIA)
+
+
+def of_error(error: EdgeopsError) -> JSONResponse:
+    """The answer for one of our own errors."""
+    _, kind, status, title = next((row for row in KINDS if isinstance(error, row[0])), KINDS[-1])
+    more = {"missing": error.digests} if isinstance(error, Missing) else {}
+    return document(STATUS.get(error.reason, status), kind, title, error.reason, error.message, **more)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem document."""
+    app.add_exception_handler(EdgeopsError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _ours(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EdgeopsError)
+    return of_error(error)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"where": ".".join(map(str, item["loc"])), "what": str(item["msg"])} for item in error.errors()]
+    detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:3])
+    return document(422, "misuse", "Wrong request", "validation", detail or "the request has another form", errors=errors)
+
+
+def _http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    reasons = {404: "not-found", 405: "method-not-allowed"}
+    reason = reasons.get(error.status_code, f"http-{error.status_code}")
+    title = HTTPStatus(error.status_code).phrase
+    answer = document(error.status_code, "misuse", title, reason, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    detail = "the manager met an error of its own; its log says more, please report it"
+    return document(500, "unreachable", "Internal error", "internal", detail)

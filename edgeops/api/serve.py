@@ -1,0 +1,119 @@
+"""Running the manager in this process: broker, loops and the HTTPS API; nothing is left behind when it stops."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from edgeops.broker.reach import claim_port
+from edgeops.manager.hub import open_hub
+from edgeops.manager.serve import Running
+from edgeops.manager.setup import url
+from edgeops.wire.errors import Misuse, Unreachable
+
+from .app import make_app
+
+START_S = 15.0
+
+
+class Serving:
+    """A manager at work. `url` is where the API answers; `stop` ends everything and may be called again."""
+
+    def __init__(self, folder: Path, now: Callable[[], int] = lambda: int(time.time())) -> None:
+        """Open, start broker and loops, bind the port; raises Misuse("port-busy" | …), Unreachable."""
+        self._hub = open_hub(folder, now)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._hub.close)
+            settings = self._hub.settings
+            self._socket = _bind(settings.bind, settings.https_port)
+            undo.callback(self._socket.close)
+            self.port = int(self._socket.getsockname()[1])
+            self._hub = self._hub.with_settings(replace(settings, https_port=self.port))
+            self.running = Running(self._hub)
+            undo.callback(self.running.stop)
+            self.running.start()
+            self._server = uvicorn.Server(self._config())
+            self._thread = threading.Thread(target=self._serve, name="edgeops-https", daemon=True)
+            undo.callback(self._stop_server)
+            self._thread.start()
+            self._await_start()
+            undo.pop_all()
+        self.url = url("https", settings.addresses[0], self.port)
+
+    def _config(self) -> uvicorn.Config:
+        layout = self._hub.layout
+        return uvicorn.Config(
+            make_app(self.running.hub, self.running), ssl_certfile=str(layout.certificate("server")),
+            ssl_keyfile=str(layout.tls_key("server")), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30,
+            timeout_graceful_shutdown=5, server_header=False,
+        )  # fmt: skip
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise Unreachable("api-failed", f"the HTTPS server on port {self.port} did not start; the log says more")
+            time.sleep(0.01)
+
+    @property
+    def alive(self) -> bool:
+        """Whether API and broker still run."""
+        return self._thread.is_alive() and self.running.broker.alive()
+
+    def stop(self) -> None:
+        """Stop the API first, then loops and broker, then close the database."""
+        self._stop_server()
+        self.running.stop()
+        self._socket.close()
+        self._hub.close()
+
+    def _stop_server(self) -> None:
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(15.0)
+
+
+def serve(folder: Path, ready: Callable[[Serving], None] = lambda _serving: None) -> None:
+    """Run until SIGINT or SIGTERM; `ready` is called once everything answers. Raises Misuse, Unreachable("broker-died")."""
+    stopping = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        serving = Serving(folder)
+        try:
+            ready(serving)
+            while not stopping.wait(0.5):
+                if not serving.alive:
+                    raise Unreachable("broker-died", "the broker or the API ended by itself; start the manager again")
+        finally:
+            serving.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    claimed = claim_port(host, port)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, claimed))
+        bound.listen(128)
+    except OSError as error:
+        bound.close()
+        raise Misuse("port-busy", f"port {claimed} on {host} cannot be bound ({error}); choose another one") from None
+    return bound
