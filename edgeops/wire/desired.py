@@ -150,3 +150,31 @@ class Floor:
     def parse(fields: Fields) -> "Floor":
         """Read a floor payload; raises Rejected."""
         return Floor(fields.text("fleet", ID), fields.number("version", 1), fields.counts("floors", 1024))
+
+
+COMMANDS = ("ack",)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandDocument:
+    """A command of the online key. `ack`: the outcomes of all orders up to `order` are stored; harmless when replayed."""
+
+    fleet: str
+    device: str
+    incarnation: int
+    kind: str
+    order: int = 0
+
+    def payload(self) -> dict[str, Any]:
+        """The JSON payload."""
+        return {name: getattr(self, name) for name in CommandDocument.__slots__}
+
+    @staticmethod
+    def parse(fields: Fields) -> "CommandDocument":
+        """Read a command payload; raises Rejected."""
+        if fields.text("kind") not in COMMANDS:
+            raise fields.fail("kind", ", ".join(COMMANDS))
+        return CommandDocument(
+            fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("kind"),
+            fields.number("order"),
+        )  # fmt: skip

@@ -8,7 +8,8 @@
 5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the
    stored one; it must not be expired at `now`. Expiry is looked at when installing, never to stop what runs.
 6. A slot may take release R in variant V only if R is what desired names, V fits this device's class and runtime, R's version
-   is at or above the model's floor, and every field in `must` is one we know.
+   is at or above the model's floor.
+7. Whatever a document names in `must`, this code has to know, else the device is Unfit for it.
 Not handled here: where bytes come from, and where `Trust` is kept (one record with the model pointers, by the agent's disk).
 """
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import canonical, envelope
-from .desired import Desired, Floor, SignedTime
+from .desired import CommandDocument, Desired, Floor, SignedTime
 from .errors import Rejected, Unfit
 from .fields import HEX64, ID, Fields
 from .keys import sha256
@@ -26,6 +27,7 @@ from .release import Release, Variant
 from .root import Root, Site
 
 KNOWN_MUST: frozenset[str] = frozenset()
+MAX_ROOT = 24 << 10  # bytes of the payload; its envelope must fit the record it is kept in
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,13 @@ class Trust:
     @staticmethod
     def parse(fields: Fields) -> "Trust":
         """Read what `payload` wrote; raises Rejected."""
+        try:
+            root = base64.b64decode(fields.text("root", most=4 * MAX_ROOT), validate=True)
+        except ValueError:
+            raise fields.fail("root", "base64") from None
         return Trust(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1),
-            base64.b64decode(fields.text("root", most=1 << 16)), fields.number("site_version"), fields.number("counter"),
+            root, fields.number("site_version"), fields.number("counter"),
             fields.number("command"), fields.number("floor_version"), fields.counts("floors", 1024), fields.number("time_floor"),
         )  # fmt: skip
 
@@ -79,8 +85,10 @@ def current_root(trust: Trust) -> Root:
 
 
 def _read_root(body: bytes) -> Root:
-    from_json = canonical.decode(body, "root")
-    return Root.parse(Fields.of(from_json, "root"))
+    if len(body) > MAX_ROOT:
+        raise Rejected("too-large", f"the root document has {len(body)} bytes, {MAX_ROOT} are allowed")
+    fields = Fields.of(canonical.decode(body, "root"), "root")
+    return Root.parse(fields)
 
 
 def pin_root(data: bytes, fleet: str, pin: str, device: str, incarnation: int) -> Trust:
@@ -89,9 +97,10 @@ def pin_root(data: bytes, fleet: str, pin: str, device: str, incarnation: int) -
     if sha256(body) != pin:
         raise Rejected("root-pin", "the root document is not the one the enrolment token names; register the device again")
     root = _read_root(body)
-    envelope.open_sealed(data, "root", root.keys_of("root"), root.roles["root"].threshold)
+    opened = envelope.open_sealed(data, "root", root.keys_of("root"), root.roles["root"].threshold)
     if root.fleet != fleet:
         raise Rejected("wrong-fleet", f"the root document is of fleet {root.fleet}")
+    _check_must(opened.fields, "root")
     return Trust(fleet, device, incarnation, data, time_floor=root.issued)
 
 
@@ -110,6 +119,7 @@ def advance_root(trust: Trust, data: bytes) -> Trust:
         raise Rejected("root-version", f"root {new.version} cannot follow root {old.version}")
     if new.epoch < old.epoch:
         raise Rejected("epoch", f"root {new.version} lowers the epoch from {old.epoch} to {new.epoch}")
+    _check_must(opened.fields, "root")
     if new.epoch > old.epoch:
         return replace(trust, root=data, counter=0, command=0, time_floor=new.issued)
     return replace(trust, root=data)
@@ -125,29 +135,35 @@ def _open(trust: Trust, data: bytes, name: str, role: str) -> envelope.Opened:
 
 def accept_site(trust: Trust, data: bytes) -> tuple[Trust, Site]:
     """Rule 2."""
-    site = Site.parse(_open(trust, data, "site", "site").fields)
+    opened = _open(trust, data, "site", "site")
+    site = Site.parse(opened.fields)
     if site.version <= trust.site_version:
         raise Rejected("site-version", f"site {site.version} is not newer than {trust.site_version}")
+    _check_must(opened.fields, "site")
     return replace(trust, site_version=site.version), site
 
 
 def accept_time(trust: Trust, data: bytes, nonce: str) -> tuple[Trust, SignedTime]:
     """Rule 3: a signed time for our `nonce` (64 hex digits)."""
-    time = SignedTime.parse(_open(trust, data, "time", "online").fields)
+    opened = _open(trust, data, "time", "online")
+    time = SignedTime.parse(opened.fields)
     if time.device != trust.device or not HEX64.fullmatch(nonce) or time.nonce != nonce:
         raise Rejected("nonce", "the signed time answers another question")
     if time.epoch != current_root(trust).epoch:
         raise Rejected("epoch", f"signed time of epoch {time.epoch}")
     if time.now < trust.time_floor:
         raise Rejected("time-floor", f"signed time {time.now} lies before {trust.time_floor}")
+    _check_must(opened.fields, "time")
     return replace(trust, time_floor=time.now), time
 
 
 def accept_floor(trust: Trust, data: bytes) -> Trust:
     """Rule 4: floors rise, never fall."""
-    floor = Floor.parse(_open(trust, data, "floor", "release").fields)
+    opened = _open(trust, data, "floor", "release")
+    floor = Floor.parse(opened.fields)
     if floor.version <= trust.floor_version:
         raise Rejected("floor-version", f"floor {floor.version} is not newer than {trust.floor_version}")
+    _check_must(opened.fields, "floor")
     raised = {m: max(floor.floors.get(m, 0), trust.floors.get(m, 0)) for m in floor.floors.keys() | trust.floors.keys()}
     return replace(trust, floor_version=floor.version, floors=raised)
 
@@ -158,9 +174,18 @@ def accept_release(trust: Trust, data: bytes) -> tuple[str, Release]:
     return opened.digest, Release.parse(opened.fields)
 
 
+def accept_command(trust: Trust, data: bytes) -> CommandDocument:
+    """A command of the online role for this device and incarnation."""
+    command = CommandDocument.parse(_open(trust, data, "command", "online").fields)
+    if command.device != trust.device or command.incarnation != trust.incarnation:
+        raise Rejected("wrong-device", f"command is for {command.device}, incarnation {command.incarnation}")
+    return command
+
+
 def accept_desired(trust: Trust, data: bytes, now: int) -> tuple[Trust, Desired]:
     """Rule 5. `now` is what the device believes, Unix seconds. The returned trust holds the new counter: save it, then act."""
-    desired = Desired.parse(_open(trust, data, "desired", "online").fields)
+    opened = _open(trust, data, "desired", "online")
+    desired = Desired.parse(opened.fields)
     if desired.device != trust.device:
         raise Rejected("wrong-device", f"desired is for {desired.device}")
     if desired.incarnation != trust.incarnation:
@@ -171,7 +196,7 @@ def accept_desired(trust: Trust, data: bytes, now: int) -> tuple[Trust, Desired]
         raise Rejected("replay", f"desired {desired.counter} is not newer than {trust.counter}")
     if desired.expires <= max(now, trust.time_floor):
         raise Rejected("expired", f"desired {desired.counter} expired at {desired.expires}")
-    _check_must(desired.must, "desired")
+    _check_must(opened.fields, "desired")
     return replace(trust, counter=desired.counter), desired
 
 
@@ -181,7 +206,7 @@ def admit(trust: Trust, wanted: str, variant: str, digest: str, release: Release
         raise Rejected("wrong-release", f"desired names release {wanted[:12]}, got {digest[:12]}")
     if release.version < trust.floors.get(release.model, 0):
         raise Rejected("below-floor", f"{release.model}:{release.version} lies below the floor {trust.floors[release.model]}")
-    _check_must(release.must, "release")
+    _known(release.must, "release")
     found = release.variants.get(variant)
     if found is None:
         raise Rejected("no-variant", f"{release.model}:{release.version} has no variant {variant}")
@@ -195,7 +220,11 @@ def admit(trust: Trust, wanted: str, variant: str, digest: str, release: Release
     return found
 
 
-def _check_must(must: tuple[str, ...], what: str) -> None:
+def _check_must(fields: Fields, what: str) -> None:
+    _known(fields.texts("must", most=32, default=()), what)
+
+
+def _known(must: tuple[str, ...], what: str) -> None:
     unknown = sorted(set(must) - KNOWN_MUST)
     if unknown:
         raise Unfit("must", f"this agent does not understand {', '.join(unknown)} of the {what}; update the agent first")

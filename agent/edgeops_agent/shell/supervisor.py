@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeops.parcel.assembly import Progress, place
 from edgeops.parcel.stream import StreamList
 from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
@@ -14,10 +15,11 @@ from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle, Presence, Want, seal_tele
 from edgeops.wire.root import Site
 from edgeops.wire.topics import FrameTopic
+from edgeops.wire.trust import accept_command
 
-from ..core.receive import Situation, receive
+from ..core.receive import Situation, open_stream, receive
 from ..core.record import Record
-from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Report, Restarted, Slot, Target, Tick
+from ..core.slot import Acked, Command, Discard, Done, Event, Failed, Fetch, Report, Restarted, Slot, Target, Tick
 from ..core.update import keep, step
 from . import builds, facts, reporting
 from .clock import Clock
@@ -195,10 +197,17 @@ class Supervisor:
                 self._frame(parsed.stream, parsed.frame, data)
             elif parsed.noun == "blk":
                 self._frame(data[:32].hex(), int.from_bytes(data[32:BLOCK_HEADER]), data[BLOCK_HEADER:])
+            elif parsed.noun == "cmd":
+                self._command(data)
             elif parsed.noun in ("desired", "doc"):
                 self._documents_came(data)
         except EdgeopsError as error:
             self._refused("message", error)
+
+    def _command(self, data: bytes) -> None:
+        command = accept_command(self.record.trust, data)
+        for name in self.record.slots:
+            self._feed(name, Acked(command.order))
 
     def _refused(self, what: str, error: EdgeopsError) -> None:
         print_line(f"refused {what}: {error}")
@@ -253,9 +262,11 @@ class Supervisor:
         self._fetched(name)
 
     def _frame(self, stream: str, index: int, data: bytes) -> None:
-        for name, download in list(self.downloads.items()):
-            if download.target.stream != stream:
-                continue
+        wanted = [name for name, download in self.downloads.items() if download.target.stream == stream]
+        if not wanted:
+            self._stray(stream, index, data)
+        for name in wanted:
+            download = self.downloads[name]
             download.asked, download.wait = time.monotonic(), ASK_AGAIN_S
             try:
                 download.fetch.feed(index, data)
@@ -263,8 +274,18 @@ class Supervisor:
                 self._refused("blocks", error)
             except Unfit as error:
                 self._feed(name, Failed("fetch", download.target.order, tick(), error.reason, error.message))
-                return
+                continue
             self._fetched(name)
+
+    def _stray(self, stream: str, index: int, data: bytes) -> None:
+        """A frame nobody waits for: late if a stream list we know names its bytes, else an intruder's."""
+        try:
+            known = self._documents.get(stream)
+            if known is None:
+                raise Rejected("unknown-stream", f"frame {index} of a stream no order names")
+            place(Progress(open_stream(self.record.trust, known)[1]), index, data)
+        except Rejected as error:
+            self._refused("blocks", error)
 
     def _fetched(self, name: str) -> None:
         download = self.downloads[name]
@@ -323,7 +344,8 @@ class Supervisor:
         if not self.link.connected:
             return
         self._store(replace(self.record, report_seq=self.record.report_seq + 1))
-        lively = {"calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped}
+        outbox = sum(len(slot.outbox) for slot in self.record.slots.values())
+        lively = {"outbox": outbox, "calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped}
         state = reporting.state(self.record, self.boot, lively)
         self.link.publish(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self.signer]))
 

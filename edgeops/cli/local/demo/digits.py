@@ -1,6 +1,6 @@
 """Trains the two models of the demo on scikit-learn's handwritten digits and writes the data they are released and served with.
 
-    python examples/train_digits.py OUT [--seed 0]
+    python -m edgeops.cli.local.demo.digits OUT [--seed 0]
 
 writes digits-1.skops (a small network), digits-2.skops (a better one), calib.npz, eval.npz, reference.npz, heldout.npz, field.npz.
 Every row is a float32 vector of 64 pixels in 0..1.

@@ -1,0 +1,103 @@
+"""The stage: a scratch folder, the commands run on it, the processes started on it and ended with it."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgeops.wire.errors import EdgeopsError, Unreachable
+
+SCRIPTS = Path(sys.executable).parent
+PATIENCE_S = 120.0
+
+
+class Surprise(EdgeopsError):
+    """A step of the demo did not go as it must."""
+
+
+class Stage:
+    """Runs `edgeops …` and `edgeops-agent …` as a user would, in an environment of their own."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        self.env = {**os.environ, "EDGEOPS_CONFIG": str(folder / "config" / "contexts.toml"), "PYTHONUNBUFFERED": "1"}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        (folder / "config").mkdir(exist_ok=True)
+
+    def edgeops(self, *words: str, expect: int = 0, quiet: bool = False) -> dict[str, Any]:
+        """Run one `edgeops` command with `--json`; returns its object. Raises Surprise on another exit code than `expect`."""
+        if not quiet:
+            self.say(f"  $ edgeops {shlex.join(words)}")
+        return self._run([str(SCRIPTS / "edgeops"), *words, "--json"], expect)
+
+    def agent(self, *words: str) -> dict[str, Any]:
+        """Run one `edgeops-agent` command to its end."""
+        return self._run([str(SCRIPTS / "edgeops-agent"), *words, "--json"], 0)
+
+    def python(self, *words: str) -> None:
+        """Run a Python module in this environment."""
+        self.say(f"  $ python {shlex.join(words)}")
+        done = subprocess.run([sys.executable, *words], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Surprise("demo-command", f"python {words[1]} exited {done.returncode}: {done.stderr[-2000:]}")
+        for line in done.stdout.splitlines():
+            self.say(f"    {line}")
+
+    def _run(self, argv: list[str], expect: int) -> dict[str, Any]:
+        done = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode != expect:
+            said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+            raise Surprise("demo-command", f"{shlex.join(argv[1:])} exited {done.returncode}, not {expect}: {said}")
+        lines = done.stdout.strip().splitlines()
+        data = json.loads(lines[-1]) if lines else {}
+        return data if isinstance(data, dict) else {"items": data}
+
+    def spawn(self, name: str, *argv: str) -> None:
+        """Start a process of the stage; its output goes to logs/NAME.log."""
+        log = (self.folder / "logs" / f"{name}.log").open("ab")
+        with log:
+            self._running[name] = subprocess.Popen(
+                [str(SCRIPTS / argv[0]), *argv[1:]], cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def check_alive(self) -> None:
+        """Raise Surprise when a process of the stage has ended."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                tail = (self.folder / "logs" / f"{name}.log").read_text(errors="replace")[-2000:]
+                raise Surprise("demo-process", f"{name} ended with exit code {process.returncode}: {tail}")
+
+    def until(self, what: str, ready: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
+        """Poll `ready` until it is true (returned) or `seconds` have passed (Surprise)."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.check_alive()
+            try:
+                if found := ready():
+                    return found
+            except Unreachable:
+                pass
+            time.sleep(0.2)
+        raise Surprise("demo-deadline", f"waited {seconds:g} s in vain for: {what}; see {self.folder / 'logs'}")
+
+    def close(self) -> None:
+        """End every process, newest first, gently and then not; leaves nothing running."""
+        for process in reversed(self._running.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for name, process in reversed(self._running.items()):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.say(f"  {name} did not end; killing it")
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)
+        self._running.clear()
