@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_args
 
 from edgeops.rollout.plan import Plan, Wave
 from edgeops.rollout.policy import policy_from
-from edgeops.rollout.state import Reason, Rollout, WaveCount
+from edgeops.rollout.state import Reason, Rollout, Status, WaveCount
 from edgeops.wire.errors import Misuse
 
 FORMAT = 1
@@ -48,9 +48,21 @@ def decode(raw: Mapping[str, Any]) -> Rollout:
         values["plan"] = decode_plan(values["plan"])
         values["waves"] = tuple(WaveCount(**w) for w in values["waves"])
         values["reasons"] = tuple(Reason(**x) for x in values["reasons"])
-        return Rollout(**values)
+        return _sane(Rollout(**values))
     except (TypeError, KeyError, ValueError) as error:
         raise _broken(error) from error
+
+
+def _sane(r: Rollout) -> Rollout:
+    if r.status not in get_args(Status):
+        raise ValueError(f"status {r.status!r}")
+    if not -1 <= r.current < max(1, len(r.waves)) or (r.waves and len(r.waves) != len(r.plan.waves)):
+        raise ValueError(f"wave {r.current} of {len(r.waves)}, planned {len(r.plan.waves)}")
+    if (r.current >= 0) != bool(r.waves) or (r.status == "running" and r.current < 0):
+        raise ValueError(f"{r.status} with {len(r.waves)} waves at wave {r.current}")
+    if any(w.settled > w.started or min(w.started, w.settled) < 0 for w in r.waves):
+        raise ValueError("more devices settled than started")
+    return r
 
 
 def _exactly(kind: type[Plan] | type[Rollout], raw: Mapping[str, Any]) -> dict[str, Any]:

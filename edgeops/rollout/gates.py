@@ -92,3 +92,10 @@ def _score(r: Rollout) -> str:
 def _few_text(r: Rollout) -> str:
     unfit = f", {r.wave.unfit} unfit" if r.wave.unfit else ""
     return f"not-enough-devices: {r.wave.judged} of at least {needed(r)} started{unfit}"
+
+
+def explain(r: Rollout) -> str:
+    """One sentence for `rollout show`: what the open wave's gate says now, or why the rollout rests."""
+    if r.status == "running":
+        return f"wave {r.current + 1} of {len(r.waves)}: {wave_gate(r)[1]}"
+    return f"{r.status}: {r.why}" if r.why else r.status
