@@ -1,0 +1,69 @@
+"""A small fleet on paper: keys, a root, releases, desired documents, all signed for real."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from edgeops.parcel.stream import cut
+from edgeops.wire.desired import Desired, SignedTime, SlotWish
+from edgeops.wire.envelope import digest_of, seal
+from edgeops.wire.keys import Signer
+from edgeops.wire.release import Release, Side, Tensor, Variant
+from edgeops.wire.root import ROLES, Role, Root
+from edgeops.wire.trust import Capabilities, Trust
+
+NOW = 1_800_000_000
+SIDE = Side("d" * 64, 10)
+
+
+def make_release(version: int = 1, classes: tuple[str, ...] = ("any",), **changes: Any) -> Release:
+    """A release of model `digits`."""
+    variant = Variant(classes, {}, SIDE, SIDE, None, 30)
+    tensor = Tensor("x", "float32", (-1, 64))
+    answer = Tensor("y", "float32", (-1, 10))
+    release = Release("berlin", "model", "digits", version, NOW, (tensor,), (answer,), 9, 17, "1.20", {"int8": variant}, {})
+    return replace(release, **changes)
+
+
+@dataclass
+class Paper:
+    """Everything a manager and a publisher would sign with."""
+
+    keys: dict[str, Signer] = field(
+        default_factory=lambda: {role: Signer.from_seed(bytes([index]) * 32) for index, role in enumerate(ROLES)}
+    )
+    device: Capabilities = field(default_factory=lambda: Capabilities("x86-novnni", (1, 32)))
+
+    @property
+    def trust(self) -> Trust:
+        """A device's first trust."""
+        keys = {signer.id: signer.public for signer in self.keys.values()}
+        root = Root("berlin", 1, 0, NOW - 1000, keys, {role: Role((self.keys[role].id,), 1) for role in ROLES})
+        return Trust("berlin", "pi-01", 1, seal("root", root.payload(), [self.keys["root"]]))
+
+    def release(self, release: Release) -> tuple[str, bytes]:
+        """(digest, envelope)."""
+        data = seal("release", release.payload(), [self.keys["release"]])
+        return digest_of(data, "release"), data
+
+    def stream(self) -> tuple[str, bytes]:
+        """(digest, envelope) of a small stream list."""
+        data = seal("stream", cut("berlin", [b"x" * 10])[0].payload(), [self.keys["online"]])
+        return digest_of(data, "stream"), data
+
+    def desired(self, counter: int, release: str, **changes: Any) -> bytes:
+        """A desired document that runs `release` in slot main."""
+        wish = SlotWish("run", release, "int8", "", "r1") if release else SlotWish("none", rollout="r1")
+        document = Desired("berlin", "pi-01", 1, 0, counter, NOW, NOW + 1000, {"main": wish})
+        return seal("desired", replace(document, **changes).payload(), [self.keys["online"]])
+
+    def time(self, nonce: str, now: int = NOW) -> bytes:
+        """A signed time."""
+        return seal("time", SignedTime("berlin", "pi-01", nonce, now, 0, 0).payload(), [self.keys["online"]])
+
+
+@pytest.fixture
+def paper() -> Paper:
+    """A fresh fleet on paper."""
+    return Paper()

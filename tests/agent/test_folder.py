@@ -1,0 +1,113 @@
+"""The agent's folder and its fetches, on a real disk."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeops.parcel.stream import cut
+from edgeops.wire.errors import Misuse, Rejected, Unfit
+from edgeops.wire.keys import sha256
+from edgeops_agent.core.record import Record
+from edgeops_agent.shell.disk import StateFolder
+from edgeops_agent.shell.fetching import StreamFetch
+from edgeops_agent.shell.spool import MAX_FILES, Spool
+
+from .conftest import Paper
+
+BODIES = [os.urandom(100_000), b"", os.urandom(5), os.urandom(70_000)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StateFolder:
+    """An empty agent folder."""
+    made = StateFolder(tmp_path / "state")
+    made.create()
+    return made
+
+
+def test_saves_alternate_and_survive_a_torn_copy(folder: StateFolder) -> None:
+    """Each save overwrites the older copy, so tearing the newest one goes back by one save, never to nothing."""
+    for seq in (1, 2, 3):
+        folder.save(Record(Paper().trust, report_seq=seq))
+    assert StateFolder(folder.root).load().report_seq == 3
+    newest = max((folder.root / f"record.{name}" for name in "ab"), key=lambda path: path.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:50])
+    again = StateFolder(folder.root)
+    assert again.load().report_seq == 2
+    again.save(Record(Paper().trust, report_seq=9))
+    assert StateFolder(folder.root).load().report_seq == 9
+
+
+def test_missing_and_lost_records_say_what_to_do(folder: StateFolder) -> None:
+    """No record means not enrolled; two damaged ones mean lost; both are told apart and told plainly."""
+    with pytest.raises(Misuse, match="not-enrolled"):
+        folder.load()
+    for name in "ab":
+        (folder.root / f"record.{name}").write_bytes(b"junk")
+    with pytest.raises(Rejected, match="record-lost"):
+        folder.load()
+
+
+def test_objects_are_believed_by_hash_only(folder: StateFolder) -> None:
+    """A damaged object is refused and removed, so that the next fetch gets it again."""
+    digest = sha256(b"weights")
+    folder.put(digest, 7, b"weights")
+    (folder.objects / digest).write_bytes(b"weightz")
+    with pytest.raises(Rejected, match="bad-object"):
+        folder.read(digest, 7)
+    assert not folder.has(digest, 7)
+
+
+def test_fetch_in_any_order_with_bad_and_double_frames(folder: StateFolder) -> None:
+    """Frames may come late, twice or forged; the objects are whole in the end and the partial file is gone."""
+    stream, frames = cut("berlin", BODIES)
+    fetch = StreamFetch(folder, "s" * 64, stream)
+    assert not fetch.feed(2, frames[2])
+    assert not fetch.feed(2, frames[2])
+    with pytest.raises(Rejected, match="bad-frame"):
+        fetch.feed(0, frames[1])
+    with pytest.raises(Rejected, match="bad-frame"):
+        fetch.feed(99, b"")
+    assert not fetch.feed(0, frames[0])
+    assert fetch.feed(1, frames[1])
+    fetch.finish()
+    for body in BODIES:
+        assert folder.read(sha256(body), len(body)) == body
+    assert not list(folder.partial.iterdir())
+
+
+def test_fetch_resumes_after_a_restart_and_skips_what_is_held(folder: StateFolder) -> None:
+    """A second fetch finds the frames of the first by their hashes, and needs none for objects already held."""
+    stream, frames = cut("berlin", BODIES)
+    StreamFetch(folder, "s" * 64, stream).feed(1, frames[1])
+    again = StreamFetch(folder, "s" * 64, stream)
+    assert again.progress.have == 0b010
+    for body in BODIES:
+        folder.put(sha256(body), len(body), body)
+    assert StreamFetch(folder, "s" * 64, stream).progress.done
+
+
+def test_full_disk_is_named_before_anything_is_fetched(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too little space is the device's to mend, and nothing has been written."""
+    real = os.statvfs(folder.root)
+    full = os.statvfs_result((*real[:4], 1, *real[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _path: full)
+    with pytest.raises(Unfit, match="disk-full"):
+        StreamFetch(folder, "s" * 64, cut("berlin", BODIES)[0])
+    assert not list(folder.partial.iterdir())
+
+
+def test_spool_keeps_order_and_drops_the_oldest(folder: StateFolder) -> None:
+    """Messages leave in order, survive a restart, and the oldest go beyond the bound, counted."""
+    spool = Spool(folder.spool)
+    for number in range(3):
+        spool.add(b"%d" % number)
+    again = Spool(folder.spool)
+    first = again.oldest()
+    assert first == (0, b"0")
+    again.sent(0)
+    assert again.oldest() == (1, b"1")
+    again._names = list(range(1, MAX_FILES + 1))
+    again.add(b"new")
+    assert again.dropped == 1
