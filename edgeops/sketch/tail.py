@@ -60,8 +60,8 @@ def chi2_sf(x: npt.ArrayLike, dof: npt.ArrayLike) -> Floats:
     """
     stat, degrees = np.broadcast_arrays(np.asarray(x, dtype=np.float64), np.asarray(dof, dtype=np.float64))
     result = np.ones(stat.shape)
-    live = (degrees > 0) & (stat > _TINY)
-    a, half = degrees[live] / 2.0, stat[live] / 2.0
+    live = (degrees > 0) & (stat > 0)
+    a, half = degrees[live] / 2.0, np.maximum(stat[live] / 2.0, _TINY)
     if not a.size:
         return result
     front = np.exp(a * np.log(half) - half - log_gamma(a))

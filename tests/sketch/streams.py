@@ -4,11 +4,15 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+from hypothesis import settings
 from sklearn.datasets import load_digits
 
 from edgeops.sketch.build import build_reference
 from edgeops.sketch.reference import ReferenceProfile
 from edgeops.sketch.window import SketchWindow, Tally
+
+STEADY = settings(derandomize=True, deadline=None)
+"""Hypothesis with the same examples every time and no stopwatch: other work shares the machine."""
 
 
 @cache

@@ -11,9 +11,12 @@ from edgeops.sketch.latency import LAST, LatencyHistogram, bucket_of, upper_boun
 from edgeops.sketch.octets import Reader, put_varint
 from edgeops.wire.errors import Misuse, Rejected
 
+from .streams import STEADY
+
 latencies = st.lists(st.integers(0, 2**36), max_size=60)
 
 
+@STEADY
 @given(st.lists(st.integers(0, 2**63 - 1)))
 def test_varints_come_back(values):
     """What was put is read, and nothing is left."""
@@ -33,6 +36,7 @@ def test_odd_varints_are_rejected(data):
     assert caught.value.reason == "sketch-malformed"
 
 
+@STEADY
 @given(st.integers(1, 2**31))
 def test_a_value_lies_in_its_bucket(value):
     """The bucket's bounds hold, upper inclusive, also at exact powers of two."""
@@ -47,6 +51,7 @@ def test_powers_of_two_end_their_bucket():
     assert bucket_of(2**40) == LAST
 
 
+@STEADY
 @given(latencies)
 def test_vectorised_counting_agrees_with_the_single_one(values):
     """`of` counts as `bucket_of` does, and keeps count and sum."""
@@ -59,6 +64,7 @@ def test_vectorised_counting_agrees_with_the_single_one(values):
     assert histogram.at_or_below(LAST) == len(values)
 
 
+@STEADY
 @given(latencies, latencies, latencies)
 def test_merging_is_exact_and_order_free(a, b, c):
     """Any bracketing and order of merges equals counting everything at once."""
@@ -66,6 +72,7 @@ def test_merging_is_exact_and_order_free(a, b, c):
     assert x.merge(y).merge(z) == x.merge(y.merge(z)) == z.merge(x).merge(y) == LatencyHistogram.of(a + b + c)
 
 
+@STEADY
 @given(st.lists(st.integers(1, 10**8), min_size=1, max_size=200), st.floats(0, 1))
 def test_quantiles_err_by_at_most_four_and_a_half_percent(values, q):
     """Against numpy's nearest rank on the raw values."""
@@ -73,6 +80,7 @@ def test_quantiles_err_by_at_most_four_and_a_half_percent(values, q):
     assert abs(LatencyHistogram.of(values).quantile(q) - exact) <= 0.045 * exact
 
 
+@STEADY
 @given(latencies)
 def test_histograms_come_back_from_bytes(values):
     """Round trip."""
@@ -80,7 +88,7 @@ def test_histograms_come_back_from_bytes(values):
     assert LatencyHistogram.from_bytes(histogram.to_bytes()) == histogram
 
 
-@settings(max_examples=300)
+@settings(STEADY, max_examples=300)
 @given(st.binary(max_size=40))
 def test_any_bytes_decode_canonically_or_are_rejected(data):
     """Garbage never raises anything but `Rejected`, and what decodes encodes to the same bytes."""

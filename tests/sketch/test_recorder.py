@@ -76,10 +76,10 @@ def test_a_full_buffer_drops_and_says_so():
     target = recorder(digits_reference())
     feed(target, draw(np.random.default_rng(0), CAPACITY + 7))
     window = target.flush(2_000)
-    large = recorder(build_reference(np.random.default_rng(0).standard_normal((200, 100_000)).astype(np.float32), seed=0))
-    for _ in range(60):
-        large.append(10, np.zeros(100_000, dtype=np.float32))
-    assert (large.flush(2_000).tally.dropped) == 60 - 16 * 2**20 // 400_000
+    large = recorder(build_reference(np.random.default_rng(0).standard_normal((200, 20_000)).astype(np.float32), seed=0))
+    for _ in range(300):
+        large.append(10, np.zeros(20_000, dtype=np.float32))
+    assert large.flush(2_000).tally.dropped == 300 - 16 * 2**20 // 80_000
     assert (window.tally.n, window.tally.dropped, window.tally.calls) == (CAPACITY, 7, CAPACITY + 7)
 
 

@@ -16,7 +16,7 @@ from edgeops.sketch.reference import ReferenceProfile
 from edgeops.sketch.window import MAX_BYTES, SketchWindow, Tally, WindowSet, merge_tallies
 from edgeops.wire.errors import Misuse, Rejected
 
-from .streams import answer, digits_reference, draw
+from .streams import STEADY, answer, digits_reference, draw
 
 numbers = st.integers(0, 2**40)
 
@@ -50,6 +50,7 @@ def same(a: Tally, b: Tally) -> bool:
     return scalars[0] == scalars[1] and np.array_equal(a.probes, b.probes)
 
 
+@STEADY
 @given(records())
 def test_windows_come_back_from_bytes(window):
     """Round trip, compressed or not, within the size limit."""
@@ -60,7 +61,7 @@ def test_windows_come_back_from_bytes(window):
     assert same(again.tally, window.tally)
 
 
-@settings(max_examples=200)
+@settings(STEADY, max_examples=200)
 @given(records(), st.data())
 def test_a_damaged_window_is_rejected_or_still_consistent(window, data):
     """One flipped byte, a cut or an addition never raises anything but `Rejected`."""
@@ -97,6 +98,7 @@ def test_a_busy_window_fits_and_an_absurd_one_is_refused():
         replace(window, tally=replace(tally, probes=counts * 10**9 + rng.integers(0, 10**9, counts.shape))).to_bytes()
 
 
+@STEADY
 @given(tallies(3), tallies(3), tallies(3))
 def test_tallies_add_exactly_in_any_order(a, b, c):
     """Associative and commutative, with the empty tally as zero."""
@@ -104,7 +106,7 @@ def test_tallies_add_exactly_in_any_order(a, b, c):
     assert same(a.merge(Tally(probes=np.zeros((3, COLUMNS), dtype=np.int64))), a)
 
 
-@settings(max_examples=40)
+@settings(STEADY, max_examples=40)
 @given(st.lists(records(2), max_size=4), st.lists(records(2), max_size=4), st.data())
 def test_sets_of_windows_form_a_semilattice(first, second, data):
     """Merging is associative, commutative, idempotent, even when two windows claim one key with different content."""
@@ -148,7 +150,7 @@ def test_building_is_deterministic_and_the_seed_matters():
     assert first == second != build_reference(x, *answer(x), seed=4).to_bytes()
 
 
-@settings(max_examples=150)
+@settings(STEADY, max_examples=150)
 @given(st.data())
 def test_a_damaged_profile_is_rejected_or_usable(data):
     """Flips and cuts raise `Rejected("reference-malformed")`, or leave a profile that re-encodes to itself and counts."""
