@@ -48,6 +48,7 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [tensor for tensor in result.graph.initializer if tensor.name in used]
     del result.graph.initializer[:]
     result.graph.initializer.extend(sorted(kept, key=lambda tensor: tensor.name))
+    _fix_weights(result)
     imports = {item.domain if item.domain != "ai.onnx" else "": item.version for item in result.opset_import}
     del result.opset_import[:]
     result.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in sorted(imports.items()))
@@ -66,6 +67,16 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _fix_weights(model: onnx.ModelProto) -> None:
+    """Old exporters list weights as inputs with a default, which nobody may fold or quantize; make them constants."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    real = [item for item in model.graph.input if item.name not in held]
+    if len(real) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(real)
+        model.ir_version = max(4, model.ir_version)
 
 
 def _to_raw(tensor: onnx.TensorProto) -> None:

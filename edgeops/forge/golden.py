@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from edgeops.wire.device_class import ANY, classify
 from edgeops.wire.errors import Misuse, Rejected
@@ -22,6 +23,8 @@ MIN_CASES = 16
 BIG_ROW = 64 << 10
 SAFETY = 8.0
 GUESS = 8.0
+JITTER = 3e-6
+JITTERS = 8
 LOOSE = 0.2
 RELATIVE_PPM = 100
 PRECISION = "session.x64quantprecision"
@@ -82,7 +85,7 @@ def make_golden(
     cases = tuple(GoldenCase(feed, dict(zip(names, session.run(names, feed), strict=True))) for feed in feeds)
     if not all(np.isfinite(value).all() for case in cases for value in case.outputs.values()):
         raise Rejected("not-finite", "the model gives outputs that are not finite for evaluation rows")
-    apart = _spread(skeleton, objects, options, cases)
+    apart = max(_spread(skeleton, objects, options, cases), _sway(session, cases, seed))
     return GoldenSet(cases, _tolerances(cases, apart, quantized))
 
 
@@ -93,10 +96,30 @@ def _spread(skeleton: Path, objects: Path, options: Mapping[str, str], cases: tu
         session = open_session(skeleton, objects, dict(options) | {PRECISION: precise}, level, threads)
         for case in cases:
             names = list(case.outputs)
-            for want, have in zip(case.outputs.values(), session.run(names, dict(case.inputs)), strict=True):
-                if want.dtype.kind == "f":
-                    apart = max(apart, float(np.max(np.abs(want.astype(np.float64) - have.astype(np.float64)), initial=0.0)))
+            apart = max(apart, _deviation(case, dict(zip(names, session.run(names, dict(case.inputs)), strict=True))))
     return apart
+
+
+def _sway(session: ort.InferenceSession, cases: tuple[GoldenCase, ...], seed: int) -> float:
+    """The largest deviation when float inputs move by about a rounding error.
+
+    Another kernel of the same class rounds differently; in a quantized model that can carry an activation over the edge of its
+    step, which moves the output by far more than the rounding itself, and which the settings of one machine rarely show.
+    """
+    rng, apart = np.random.default_rng(seed), 0.0
+    for case, _ in itertools.product(cases, range(JITTERS)):
+        feed = {
+            name: (value * (1 + JITTER * rng.uniform(-1, 1, value.shape))).astype(value.dtype) if value.dtype.kind == "f" else value
+            for name, value in case.inputs.items()
+        }
+        names = list(case.outputs)
+        apart = max(apart, _deviation(case, dict(zip(names, session.run(names, feed), strict=True))))
+    return apart
+
+
+def _deviation(case: GoldenCase, got: Mapping[str, Array]) -> float:
+    floats = [(want, got[name]) for name, want in case.outputs.items() if want.dtype.kind == "f"]
+    return max(float(np.max(np.abs(want.astype(np.float64) - have.astype(np.float64)), initial=0.0)) for want, have in floats)
 
 
 def _tolerances(cases: tuple[GoldenCase, ...], apart: float, quantized: bool) -> dict[str, Tolerance]:

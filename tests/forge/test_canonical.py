@@ -115,3 +115,17 @@ def test_no_penultimate_in_a_tree_or_a_single_layer() -> None:
     )
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     assert expose_penultimate(model, "y") is model
+
+
+def test_weights_listed_as_inputs_become_constants() -> None:
+    """An old exporter's model has one input after canonicalising."""
+    value = np.arange(16, dtype=np.float32).reshape(4, 4)
+    kinds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("w", [4, 4]), ("x", ["N", 4]))]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", kinds, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(value, "w")],
+    )
+    model = canonicalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3))
+    session = open_session(model.SerializeToString())
+    assert [item.name for item in model.graph.input] == ["x"]
+    assert (session.run(None, {"x": np.eye(4, dtype=np.float32)})[0] == value).all()
