@@ -7,6 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
+from edgeops.broker.reach import claim_port
 from edgeops.store import Blobs, audit, open_store
 from edgeops.wire.envelope import seal
 from edgeops.wire.errors import Misuse
@@ -39,6 +40,7 @@ def initialise(folder: Path, fleet: str, addresses: Sequence[str], now: int, set
     if layout.settings.exists() or layout.key("root").exists():
         raise Misuse("already-initialised", f"{folder} already holds a manager; choose another folder")
     chosen = replace(settings or Settings(), fleet=fleet, addresses=tuple(addresses))
+    chosen = replace(chosen, https_port=_port(chosen, chosen.https_port), mqtt_port=_port(chosen, chosen.mqtt_port))
     settings_from({"fleet": chosen.fleet, "addresses": list(chosen.addresses), "broker": chosen.broker})
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("keys", "pki", "documents"):
@@ -92,6 +94,11 @@ def load_signer(path: Path) -> Signer:
     if not isinstance(key, Ed25519PrivateKey):
         raise Misuse("bad-key", f"{path} is not an Ed25519 key")
     return Signer(key)
+
+
+def _port(settings: Settings, port: int) -> int:
+    # The site document names the ports, so a free one must be chosen now and kept.
+    return port or claim_port(settings.bind, 0)
 
 
 def _write_pki(layout: Layout, settings: Settings, now: int) -> pki.Pair:

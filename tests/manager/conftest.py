@@ -1,0 +1,33 @@
+"""Makes tests/manager/house.py importable as `manager_house`, and offers an open manager with a clock that stands still."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeops.manager.hub import Hub, open_hub
+
+if "manager_house" not in sys.modules:
+    _spec = importlib.util.spec_from_file_location("manager_house", Path(__file__).with_name("house.py"))
+    assert _spec and _spec.loader
+    sys.modules["manager_house"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["manager_house"])
+
+from manager_house import Clock, new_manager
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until it is moved."""
+    return Clock()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
+    """An open manager without broker and API."""
+    new_manager(tmp_path / "m")
+    opened = open_hub(tmp_path / "m", clock)
+    yield opened
+    opened.close()
