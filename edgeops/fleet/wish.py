@@ -28,11 +28,19 @@ class KnobLike(Protocol):
     """What this room must know of one policy setting."""
 
     @property
-    def default(self) -> Setting: ...  # noqa: D102
+    def default(self) -> Setting:
+        """The value when the file says nothing; its type is the setting's type."""
+        ...
+
     @property
-    def low(self) -> Setting: ...  # noqa: D102
+    def low(self) -> Setting:
+        """The smallest value allowed."""
+        ...
+
     @property
-    def high(self) -> Setting: ...  # noqa: D102
+    def high(self) -> Setting:
+        """The largest value allowed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

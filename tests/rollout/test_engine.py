@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeops.rollout import state as s
 from edgeops.rollout.codec import decode, encode
-from edgeops.rollout.engine import TRANSITIONS, allowed, step
+from edgeops.rollout.engine import step
 from edgeops.rollout.gates import explain
 from edgeops.rollout.state import Rollout
 from edgeops.wire.errors import Misuse
@@ -232,54 +232,6 @@ def test_a_fleet_smaller_than_its_waves_skips_the_empty_ones():
     world = run(plan("3,10%,100%"), s.Started(0, 3), *commit(1, 0, 3), s.Tick(11))
     assert world.r.status == "finished"
     assert [w.passed for w in world.r.waves] == ["earned", "empty", "empty"]
-
-
-BEGUN = [s.Started(0, 20), s.DeviceStarted(0, 0)]
-AT = {
-    "pending": [],
-    "running": BEGUN,
-    "paused": [*BEGUN, s.Paused(1)],
-    "halted": [*BEGUN, s.Tripped(1, "g")],
-    "reverting": [*BEGUN, s.Aborted(1, "revert")],
-    "finished": [*BEGUN, s.Advanced(1), s.Advanced(1), s.Advanced(1)],
-    "aborted": [*BEGUN, s.Aborted(1, "keep")],
-}
-RESTING = [x for x in AT if x != "running"]
-WORDS = {
-    "start": s.Started(2, 20),
-    "pause": s.Paused(2),
-    "resume": s.Resumed(2),
-    "advance": s.Advanced(2),
-    "abort-keep": s.Aborted(2, "keep"),
-    "abort-revert": s.Aborted(2, "revert"),
-}
-
-
-@pytest.mark.parametrize("word", WORDS)
-@pytest.mark.parametrize("status", AT)
-def test_the_table_says_what_operators_may_do(status, word):
-    """Every pair of status and operator event either moves as the table says or is Misuse that names both."""
-    world = run(plan(), *AT[status])
-    assert world.r.status == status
-    if (status, word) not in TRANSITIONS:
-        with pytest.raises(Misuse) as caught:
-            world.feed(WORDS[word])
-        assert caught.value.reason == "illegal-transition"
-        assert f"is {status}: {word} is not possible" in caught.value.message
-        return
-    world.feed(WORDS[word])
-    assert world.r.status == TRANSITIONS[status, word]
-    assert word in allowed(status)
-
-
-@pytest.mark.parametrize("status", RESTING)
-def test_late_device_events_never_raise_nor_restart(status):
-    """In a resting status device events change counters at most."""
-    world = run(plan(), *AT[status])
-    for event in [s.DeviceStarted(3, 99), s.Outcome(3, -1, "committed"), s.Silence(3, 50, 4), s.DeviceStarted(3, 0), s.Tick(4)]:
-        commands = world.feed(event)
-        assert not of(s.OpenWave, commands) and not of(s.Recall, commands)
-        assert world.r.status == status
 
 
 @settings(max_examples=150, deadline=None)
