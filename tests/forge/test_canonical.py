@@ -121,10 +121,9 @@ def test_weights_listed_as_inputs_become_constants() -> None:
     """An old exporter's model has one input after canonicalising."""
     value = np.arange(16, dtype=np.float32).reshape(4, 4)
     kinds = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("w", [4, 4]), ("x", ["N", 4]))]
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], "g", kinds, [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
-        [numpy_helper.from_array(value, "w")],
-    )
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", kinds, made, [numpy_helper.from_array(value, "w")])
     model = canonicalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=3))
     session = open_session(model.SerializeToString())
     assert [item.name for item in model.graph.input] == ["x"]
