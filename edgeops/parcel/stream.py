@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from edgeops.wire.errors import Rejected
+from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import HEX64, ID, Fields
 from edgeops.wire.keys import sha256
 from edgeops.wire.release import Side
@@ -58,8 +58,10 @@ class StreamList:
 
 
 def cut(fleet: str, bodies: Iterable[bytes], frame: int = FRAME_BYTES) -> tuple[StreamList, tuple[bytes, ...]]:
-    """The stream list of `bodies` and its frames."""
+    """The stream list of `bodies` and its frames; raises Misuse("too-large") when no device would take it as one stream."""
     parts = list(bodies)
+    if len(parts) > MAX_OBJECTS or sum(map(len, parts)) > MAX_FRAMES * frame or not 0 < frame <= FRAME_BYTES:
+        raise Misuse("too-large", f"{len(parts)} objects of {sum(map(len, parts))} bytes do not fit one stream; split them")
     whole = b"".join(parts)
     frames = tuple(whole[at : at + frame] for at in range(0, len(whole), frame))
     objects = tuple(Side(sha256(body), len(body)) for body in parts)

@@ -35,13 +35,13 @@ def tensor_ranges(data: bytes) -> tuple[TensorRange, ...]:
 
 
 def _raw_data(data: bytes, start: int, end: int) -> list[TensorRange]:
-    name, ranges = "", []
+    name, begin_raw, end_raw = "", 0, 0
     for number, begin, stop in _messages(data, start, end):
         if number == NAME:
             name = data[begin:stop].decode("utf-8", "replace")
         elif number == RAW_DATA:
-            ranges.append((begin, stop))
-    return [TensorRange(name, begin, stop) for begin, stop in ranges if stop > begin]
+            begin_raw, end_raw = begin, stop  # protobuf: the last one wins
+    return [TensorRange(name, begin_raw, end_raw)] if end_raw > begin_raw else []
 
 
 def _messages(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import canonical
-from .errors import Rejected
+from .errors import Misuse, Rejected
 from .fields import HEX32, Fields
 from .keys import Signer, is_signed, sha256
 
 MAX_SIGNATURES = 16
+MAX_ENVELOPE = canonical.MAX_BYTES * 4 // 3 + (16 << 10)  # base64 of the largest payload, and its signatures
 TYPES = {
     name: f"application/vnd.edgeops.{name}.v1+json"
     for name in ("root", "site", "release", "floor", "desired", "time", "command", "stream", "state", "presence", "renew")
@@ -38,8 +39,13 @@ def pae(payload_type: str, body: bytes) -> bytes:
 
 
 def seal(name: str, payload: Mapping[str, Any], signers: Iterable[Signer]) -> bytes:
-    """Envelope bytes of `payload` as document type `name` (a key of TYPES), signed by all `signers`."""
+    """Envelope bytes of `payload` as document type `name` (a key of TYPES), signed by all `signers`.
+
+    Raises Misuse: not-canonical, too-large (nobody would open it).
+    """
     body = canonical.encode(dict(payload))
+    if len(body) > canonical.MAX_BYTES:
+        raise Misuse("too-large", f"{name} has {len(body)} bytes, {canonical.MAX_BYTES} are allowed; split it")
     message = pae(TYPES[name], body)
     signatures = sorted(({"keyid": s.id, "sig": _b64(s.sign(message))} for s in signers), key=lambda s: s["keyid"])
     return canonical.encode({"payload": _b64(body), "payloadType": TYPES[name], "signatures": signatures})
@@ -64,7 +70,7 @@ def open_sealed(data: bytes, name: str, keys: Mapping[str, bytes], threshold: in
 
 def split(data: bytes, name: str) -> tuple[bytes, dict[str, bytes]]:
     """Payload bytes and signatures of an envelope, unverified; raises Rejected when it is not a canonical envelope of `name`."""
-    outer = Fields.of(canonical.decode(data, f"{name} envelope"), f"{name} envelope")
+    outer = Fields.of(canonical.decode(data, f"{name} envelope", MAX_ENVELOPE), f"{name} envelope")
     if outer.data.keys() != {"payload", "payloadType", "signatures"}:
         raise Rejected("malformed", f"{name} envelope: unexpected fields")
     if outer.text("payloadType") != TYPES[name]:
@@ -79,7 +85,7 @@ def split(data: bytes, name: str) -> tuple[bytes, dict[str, bytes]]:
         signatures[order[-1]] = _unb64(entry.text("sig"), name)
     if order != sorted(set(order)):
         raise Rejected("malformed", f"{name} envelope: signatures must be sorted by distinct key ids")
-    return _unb64(outer.text("payload", most=canonical.MAX_BYTES), name), signatures
+    return _unb64(outer.text("payload", most=MAX_ENVELOPE), name), signatures
 
 
 def digest_of(data: bytes, name: str) -> str:

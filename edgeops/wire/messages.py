@@ -4,7 +4,6 @@ Births, states and telemetry are signed with the device's identity key, since th
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from .keys import Signer, is_signed, key_id
 PHASES = ("idle", "waiting", "fetch", "verify", "install", "trial", "committed", "rollback")
 VERDICTS = ("", "committed", "committed-unproven", "rolled-back", "failed", "unfit", "cancelled", "removed", "prefetched")
 KINDS = ("birth", "goodbye", "gone")
+MAX_BUNDLE = 2 * envelope.MAX_ENVELOPE
 TELE_TYPE = "application/vnd.edgeops.tele.v1"
 
 
@@ -147,7 +147,7 @@ class Bundle:
     @staticmethod
     def decode(data: bytes) -> "Bundle":
         """Read a bundle; raises Rejected."""
-        items = canonical.decode(data, "bundle")
+        items = canonical.decode(data, "bundle", MAX_BUNDLE)
         if not isinstance(items, list) or len(items) > 64:
             raise Rejected("malformed", "a bundle is a list of at most 64 documents")
         documents = []
@@ -177,6 +177,6 @@ class Want:
         fields = Fields.of(canonical.decode(data, "want", 64 << 10), "want")
         try:
             bits = base64.b64decode(fields.text("bits", most=32 << 10), validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and plain ValueError for what is not ASCII
             raise Rejected("malformed", "want.bits is not base64") from None
         return Want(fields.text("stream", HEX64), bits)

@@ -9,7 +9,7 @@ from .device_class import ANY, CLASSES, check_options
 from .fields import HEX64, ID, Fields
 
 KINDS = ("model", "bench")
-RUNTIME = re.compile(r"\d{1,4}\.\d{1,4}")
+RUNTIME = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 NAME = re.compile(r"[ -~]{1,128}")
 MAX_OBJECT = 512 << 20
 

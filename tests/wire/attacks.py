@@ -1,0 +1,213 @@
+"""The table of attacks on the trust rules: what an attacker does, and the reason the device must give."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeops.wire import canonical, envelope
+from edgeops.wire.desired import Desired, Floor
+from edgeops.wire.release import Release
+from edgeops.wire.trust import Trust
+
+from . import world as w
+from .world import Code
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One attack: it must end in an error of type `by` with `reason`, and not in anything else."""
+
+    id: str
+    attack: str
+    reason: str
+    act: Callable[[Code], Any]
+    by: str = "Rejected"
+
+
+def desired(data: bytes | None = None, trust: Trust = w.TRUST, now: int = w.NOW, **changes: Any) -> Callable[[Code], Any]:
+    """Offer a desired document, honest but for `changes`."""
+    return lambda code: code.trust.accept_desired(trust, data or w.sealed("desired", replace(w.DESIRED, **changes)), now)
+
+
+def root(data: bytes) -> Callable[[Code], Any]:
+    """Offer a next root."""
+    return lambda code: code.trust.advance_root(w.TRUST, data)
+
+
+def site(data: bytes) -> Callable[[Code], Any]:
+    """Offer a site document."""
+    return lambda code: code.trust.accept_site(w.TRUST, data)
+
+
+def time(data: bytes, nonce: str = w.NONCE) -> Callable[[Code], Any]:
+    """Offer a signed time."""
+    return lambda code: code.trust.accept_time(w.TRUST, data, nonce)
+
+
+def floor(data: bytes) -> Callable[[Code], Any]:
+    """Offer a floor document."""
+    return lambda code: code.trust.accept_floor(w.TRUST, data)
+
+
+def release(data: bytes) -> Callable[[Code], Any]:
+    """Offer a release document."""
+    return lambda code: code.trust.accept_release(w.TRUST, data)
+
+
+def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Callable[[Code], Any]:
+    """Offer a first root to a device whose token names `digest`."""
+    return lambda code: code.trust.pin_root(data, fleet, digest or envelope.digest_of(data, "root"), w.DEVICE, 1)
+
+
+def admit(device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", **changes: Any) -> Callable[[Code], Any]:
+    """Let a release into a slot, honest but for `changes`."""
+    what: Release = replace(w.RELEASE, **changes)
+    return lambda code: code.trust.admit(w.TRUST, wanted or w.digest(what), variant, w.digest(what), what, device)
+
+
+def lowered_floor(code: Code) -> Any:
+    """Sign a newer floor with a lower version, then offer what lies below the old one."""
+    trust = code.trust.accept_floor(w.TRUST, w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1})))
+    low = replace(w.RELEASE, version=3)
+    return code.trust.admit(trust, w.digest(low), "small", w.digest(low), low, w.DEVICE_CAN)
+
+
+HONEST = w.sealed("desired", w.DESIRED)
+BODY = canonical.encode(w.DESIRED.payload())
+EPOCH2 = w.root_of(2, 2, w.NEXT)
+STALE: Desired = replace(w.DESIRED, expires=15_000)
+OUTER = json.loads(HONEST)
+
+
+def swapped(old: bytes, new: bytes) -> bytes:
+    """Desired with other payload bytes, correctly signed by the (stolen) online key: two readings of one signature."""
+    assert BODY.count(old) == 1, old
+    return w.raw("desired", BODY.replace(old, new), w.ONLINE)
+
+
+def twice(signatures: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The first signature once more, in front."""
+    return [signatures[0], *signatures]
+
+
+def loose(text: str) -> str:
+    """Another base64 spelling of the same bytes: the unused bits of the last character set."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    at = len(text.rstrip("=")) - 1
+    assert at < len(text) - 1
+    return text[:at] + alphabet[alphabet.index(text[at]) | 1] + text[at + 1 :]
+
+
+ROWS = [
+    # first trust
+    Row("pin-other", "a root other than the token's", "root-pin", pin(w.seal_root(w.root_of(issued=7)), w.PIN)),
+    Row("pin-fleet", "the root of another fleet", "wrong-fleet", pin(w.seal_root(w.root_of(fleet="barn")))),
+    Row("pin-short", "a first root signed by one key of two", "threshold", pin(w.seal_root(w.root_of(), w.ROOTS[:1]))),
+    Row("pin-must", "a first root with a rule we do not know", "must", pin(w.seal_root(w.root_of(), must=["x"])), "Unfit"),
+    Row("pin-huge", "a root too large for the record", "too-large", pin(w.seal_root(w.root_of(), pad="x" * 30_000))),
+    # next roots
+    Row("root-skip", "version 3 after version 1", "root-version", root(w.seal_root(w.root_of(3)))),
+    Row("root-same", "version 1 after version 1, other bytes", "root-version", root(w.seal_root(w.root_of(1, issued=5)))),
+    Row("root-no-old", "only the new keys sign", "threshold", root(w.seal_root(EPOCH2, w.NEXT[:2]))),
+    Row("root-one-old", "one old key and the new ones", "threshold", root(w.seal_root(EPOCH2, [*w.NEXT[:2], w.ROOTS[0]]))),
+    Row("root-no-new", "only the old keys sign", "threshold", root(w.seal_root(EPOCH2, w.ROOTS[:2]))),
+    Row("root-epoch", "the epoch is lowered", "epoch", root(w.seal_root(w.root_of(2, 0)))),
+    Row("root-fleet", "the next root is another fleet's", "wrong-fleet", root(w.seal_root(w.root_of(2, fleet="barn")))),
+    Row("root-bystander", "a stranger signs along", "unknown-key", root(w.seal_root(w.root_of(2), [*w.ROOTS[:2], w.STRANGER]))),
+    Row("root-must", "a root with a rule we do not know", "must", root(w.seal_root(w.root_of(2), must=["x"])), "Unfit"),
+    # site
+    Row("site-rollback", "an older site", "site-version", site(w.sealed("site", replace(w.SITE, version=2)))),
+    Row("site-same", "the same version again", "site-version", site(w.sealed("site", replace(w.SITE, version=3)))),
+    Row("site-stolen", "one stolen site key", "threshold", site(w.sealed("site", w.SITE, w.SITES[0]))),
+    Row("site-online", "the online key moves the fleet", "unknown-key", site(w.sealed("site", w.SITE, w.ONLINE))),
+    Row("site-fleet", "another fleet's site", "wrong-fleet", site(w.sealed("site", replace(w.SITE, fleet="barn")))),
+    Row("site-must", "a site with a rule we do not know", "must", site(w.sealed("site", w.SITE, must=["x"])), "Unfit"),
+    # time
+    Row("time-nonce", "the answer to another nonce", "nonce", time(w.sealed("time", w.TIME), "cd" * 32)),
+    Row("time-empty", "no question was asked", "nonce", time(w.sealed("time", w.TIME), "")),
+    Row("time-device", "another device's answer", "nonce", time(w.sealed("time", replace(w.TIME, device="dev-2")))),
+    Row("time-earlier", "a time before the floor", "time-floor", time(w.sealed("time", replace(w.TIME, now=9_999)))),
+    Row("time-epoch", "a time of another epoch", "epoch", time(w.sealed("time", replace(w.TIME, epoch=2)))),
+    Row("time-key", "a release key tells the time", "unknown-key", time(w.sealed("time", w.TIME, *w.RELEASES))),
+    Row("time-must", "a time with a rule we do not know", "must", time(w.sealed("time", w.TIME, must=["x"])), "Unfit"),
+    # floors
+    Row("floor-replay", "the same floor again", "floor-version", floor(w.sealed("floor", replace(w.FLOOR, version=2)))),
+    Row("floor-online", "the online key lowers floors", "unknown-key", floor(w.sealed("floor", w.FLOOR, w.ONLINE))),
+    Row("floor-lowered", "a newer floor with a lower version", "below-floor", lowered_floor),
+    Row("floor-must", "a floor with a rule we do not know", "must", floor(w.sealed("floor", w.FLOOR, must=["x"])), "Unfit"),
+    # releases
+    Row("release-short", "one stolen release key", "threshold", release(w.sealed("release", w.RELEASE, w.RELEASES[0]))),
+    Row("release-online", "the online key releases", "unknown-key", release(w.sealed("release", w.RELEASE, w.ONLINE))),
+    Row("release-fleet", "another fleet's release", "wrong-fleet", release(w.sealed("release", replace(w.RELEASE, fleet="barn")))),
+    Row("release-twice", "one release key signs twice", "malformed",
+        release(w.tweak(w.sealed("release", w.RELEASE, w.RELEASES[0]), signatures=twice))),
+    Row("release-option", "a session option off the list", "session-option", release(w.sealed("release", w.RELEASE, variants={
+        "small": w.RELEASE.variants["small"].payload() | {"options": {"session.load_custom_library": "/tmp/x.so"}}}))),
+    # desired
+    Row("replay", "the newest desired once more", "replay", desired(counter=5)),
+    Row("replay-old", "an older desired", "replay", desired(counter=4)),
+    Row("other-device", "another device's desired", "wrong-device", desired(device="dev-2")),
+    Row("other-fleet", "another fleet's desired", "wrong-fleet", desired(fleet="barn")),
+    Row("older-self", "desired for this device before it was re-flashed", "incarnation", desired(incarnation=1)),
+    Row("epoch-old", "desired of an epoch that was ended", "epoch", desired(epoch=0, counter=99)),
+    Row("epoch-new", "desired of an epoch that has not begun", "epoch", desired(epoch=2)),
+    Row("expired", "desired past its end", "expired", desired(now=30_000)),
+    Row("clock-back", "the clock was set back below the time floor", "expired",
+        desired(w.sealed("desired", STALE), replace(w.TRUST, time_floor=15_000), now=0)),
+    Row("desired-must", "desired with a rule we do not know", "must", desired(must=("x",)), "Unfit"),
+    Row("desired-stranger", "an unknown key signs desired", "unknown-key", desired(w.sealed("desired", w.DESIRED, w.STRANGER))),
+    Row("desired-release-key", "a stolen release key steers a device", "unknown-key",
+        desired(w.sealed("desired", w.DESIRED, w.RELEASES[0]))),
+    Row("desired-twice", "the online key signs twice", "malformed", desired(w.tweak(HONEST, signatures=twice))),
+    Row("desired-bare", "no signature at all", "threshold", desired(w.tweak(HONEST, signatures=[]))),
+    # admission
+    Row("wrong-release", "another release than desired names", "wrong-release", admit(wanted="e" * 64)),
+    Row("below-floor", "a released version below the floor", "below-floor", admit(version=3)),
+    Row("no-variant", "a variant that is not in the release", "no-variant", admit(variant="large")),
+    Row("wrong-class", "a variant for other hardware", "device-class",
+        admit(replace(w.DEVICE_CAN, device_class="arm-dot")), "Unfit"),
+    Row("old-runtime", "an ONNX Runtime too old", "runtime", admit(replace(w.DEVICE_CAN, runtime=(1, 19))), "Unfit"),
+    Row("older-major", "an ONNX Runtime of an older major", "runtime", admit(replace(w.DEVICE_CAN, runtime=(0, 99))), "Unfit"),
+    Row("new-ir", "an ONNX IR too new", "opset", admit(replace(w.DEVICE_CAN, max_ir=9)), "Unfit"),
+    Row("new-opset", "an opset too new", "opset", admit(replace(w.DEVICE_CAN, max_opset=20)), "Unfit"),
+    Row("release-must", "a release with a rule we do not know", "must", admit(must=("x",)), "Unfit"),
+    # envelopes
+    Row("other-type", "a site envelope given as desired", "wrong-type", desired(w.sealed("site", w.SITE))),
+    Row("relabelled", "a good signature under another label", "wrong-type", desired(w.tweak(HONEST, payloadType="text/plain"))),
+    Row("type-confusion", "desired signed as `state`, labelled desired", "bad-signature",
+        lambda code: desired(w.raw("state", BODY, w.ONLINE, kind="desired", pae=code.envelope.pae))(code)),
+    Row("forged", "a signature of other bytes", "bad-signature",
+        desired(w.tweak(HONEST, payload=base64.b64encode(BODY.replace(b'"counter":6', b'"counter":9')).decode()))),
+    Row("zeroes", "an all-zero signature", "bad-signature", desired(w.tweak(HONEST, signatures=[
+        {"keyid": w.ONLINE.id, "sig": base64.b64encode(bytes(64)).decode()}]))),
+    Row("outer-extra", "a field beside the payload", "malformed", desired(w.tweak(HONEST, extra=1))),
+    Row("inner-extra", "a field beside a signature", "malformed", desired(w.tweak(HONEST, signatures=lambda s: [s[0] | {"x": 1}]))),
+    Row("unsorted", "signatures in another order", "malformed",
+        release(w.tweak(w.sealed("release", w.RELEASE), signatures=lambda s: s[::-1]))),
+    Row("loose-base64", "another spelling of the same signature", "not-canonical",
+        desired(w.tweak(HONEST, signatures=lambda s: [s[0] | {"sig": loose(s[0]["sig"])}]))),
+    Row("spaced-envelope", "white space in the envelope", "not-canonical", desired(HONEST.replace(b":", b": ", 1))),
+    Row("truncated", "half an envelope", "not-canonical", desired(HONEST[: len(HONEST) // 2])),
+    Row("trailing", "bytes after the envelope", "not-canonical", desired(HONEST + b"\n")),
+    Row("empty", "nothing at all", "not-canonical", desired(b"{")),
+    Row("huge", "more bytes than allowed", "too-large", desired(b" " * (envelope.MAX_ENVELOPE + 1))),
+    Row("spaces", "white space in the payload", "not-canonical", desired(swapped(b'"counter":6', b'"counter": 6'))),
+    Row("float", "a float in the payload", "not-canonical", desired(swapped(b'"counter":6', b'"counter":6.0'))),
+    Row("exponent", "an exponent in the payload", "not-canonical", desired(swapped(b'"counter":6', b'"counter":6e0'))),
+    Row("nan", "NaN in the payload", "not-canonical", desired(swapped(b'"counter":6', b'"counter":NaN'))),
+    Row("huge-int", "an integer no browser holds", "not-canonical", desired(swapped(b'"counter":6', b'"counter":%d' % 2**53))),
+    Row("digits", "an integer of 10,000 digits", "not-canonical", desired(swapped(b'"counter":6', b'"counter":' + b"9" * 10_000))),
+    Row("duplicate-key", "a key twice, two readings", "not-canonical",
+        desired(swapped(b'"counter":6', b'"counter":6,"counter":6'))),
+    Row("unsorted-keys", "keys out of order", "not-canonical", desired(w.raw("desired", b'{"b":1,"a":1}', w.ONLINE))),
+    Row("escaped", "an escape where none is needed", "not-canonical", desired(swapped(b'"dev-1"', b'"\\u0064ev-1"'))),
+    Row("not-nfc", "a string that is not NFC", "not-canonical",
+        desired(swapped(b'"must":[]', '"must":[],"note":"e\u0301"'.encode()))),
+    Row("deep", "arrays nested without end", "not-canonical", desired(w.raw("desired", b"[" * 5000 + b"]" * 5000, w.ONLINE))),
+    Row("not-utf8", "bytes that are no text", "not-canonical", desired(w.raw("desired", b'"\xff"', w.ONLINE))),
+    Row("no-object", "a payload that is a number", "malformed", desired(w.raw("desired", b"1", w.ONLINE))),
+    Row("no-device", "a field is missing", "malformed", desired(swapped(b'"device":"dev-1",', b""))),
+    Row("bool-counter", "true for a number", "malformed", desired(swapped(b'"counter":6', b'"counter":true'))),
+]  # fmt: skip
