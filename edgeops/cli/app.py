@@ -7,7 +7,8 @@ from edgeops.wire.errors import Misuse
 
 from . import contexts
 from .frame import INTERRUPTED, command, fail
-from .local import doctor, fleet, init, key, model, release
+from .local import doctor, fleet, init, key, model, release, up
+from .local.demo.command import demo
 from .remote import devices, observe, releases, rollouts, status
 
 app = typer.Typer(
@@ -18,7 +19,9 @@ release_app = typer.Typer(help="Sign, upload and look at releases.", no_args_is_
 model_app = typer.Typer(help="Turn a model into a signed release; list models.", no_args_is_help=True)
 
 command(app, "init")(init.init)
+command(app, "up")(up.up)
 command(app, "doctor")(doctor.doctor)
+command(app, "demo")(demo)
 command(app, "status")(status.status)
 command(app, "health")(status.health)
 command(app, "drift")(observe.drift)

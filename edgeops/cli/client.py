@@ -23,7 +23,7 @@ class Client:
     def __init__(self, context: Context, transport: httpx.BaseTransport | None = None) -> None:
         self.context = context
         self._http = httpx.Client(
-            base_url=context.url.rstrip("/") + BASE, headers={"authorization": f"Bearer {context.token}"}, timeout=TIMEOUT,
+            base_url=context.url.rstrip("/") + BASE, headers=_bearer(context), timeout=TIMEOUT,
             verify=_trust(context), transport=transport, trust_env=httpx.URL(context.url).host not in LOOPBACK,
         )  # fmt: skip
 
@@ -104,6 +104,13 @@ def _kind(body: dict[str, Any], status: int) -> type[EdgeopsError]:
     if status == 422:
         return Rejected
     return Unreachable if status >= 500 or status == 429 else Misuse
+
+
+def _bearer(context: Context) -> dict[str, str]:
+    """No token means no header: health and the CA are open to all, and an empty one is no legal header."""
+    if context.token and not all("!" <= char <= "~" for char in context.token):
+        raise Misuse("context-token", f"context {context.name!r}: its token holds characters no token has; repair the contexts file")
+    return {"authorization": f"Bearer {context.token}"} if context.token else {}
 
 
 def _trust(context: Context) -> ssl.SSLContext | bool:

@@ -42,11 +42,11 @@ def render(thing: RenderableType) -> None:
     console().print(thing)
 
 
-def pairs(data: Mapping[str, Any]) -> None:
-    """Print an object as two columns."""
+def pairs(data: Mapping[str, Any], times: Sequence[str] = ()) -> None:
+    """Print an object as two columns; `times` are fields in Unix seconds."""
     drawn = Table(box=None, show_header=False, pad_edge=False)
     for name, value in data.items():
-        drawn.add_row(Text(name, style="bold"), cell(value))
+        drawn.add_row(Text(name, style="bold"), cell(when(value) if name in times else value))
     render(drawn)
 
 
@@ -54,7 +54,8 @@ def cell(value: object) -> Text:
     """One value as text."""
     if isinstance(value, Text):
         return value
-    text = "–" if value is None or value == "" else "yes" if value is True else "no" if value is False else plain(value)
+    empty = value is None or value in ("", {}, [], ())
+    text = "–" if empty else "yes" if value is True else "no" if value is False else plain(value)
     word = text.split(" ", 1)[0].lower()
     return Text(text, style="green" if word in GOOD else "red" if word in BAD else "")
 

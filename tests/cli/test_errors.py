@@ -77,6 +77,13 @@ def test_missing_ca_file(config, edgeops):
     assert (ran.code, "[context-ca]" in ran.err) == (2, True)
 
 
+def test_token_that_is_none(straw, edgeops):
+    """A damaged token in the contexts file is named before anything is sent."""
+    context.save(context.load().added(Context("odd", straw.url, str(straw.ca), "tök en")))
+    ran = edgeops("device", "list")
+    assert (ran.code, "[context-token]" in ran.err, straw.asked) == (2, True, [])
+
+
 def test_answer_that_is_not_json(straw, edgeops):
     """Another server at the address is named, not a traceback."""
     straw.answers["GET", "/devices"] = b"<html>"

@@ -5,10 +5,7 @@ import json
 import stat
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from edgeops.cli import context
 from edgeops.cli.local import model as model_command
@@ -28,28 +25,6 @@ def home(tmp_path: Path, config: Path, edgeops, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(work)
     assert edgeops("init", str(tmp_path / "m"), "--fleet", "berlin", *FAST).code == 0
     return tmp_path / "m"
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> tuple[str, ...]:
-    """A tiny linear classifier with well separated classes, and its data: SOURCE --calib --eval."""
-    rng = np.random.default_rng(7)
-    centres = rng.normal(size=(4, 16)).astype(np.float32) * 3
-    y = rng.integers(0, 4, 1600)
-    x = (centres[y] + rng.normal(size=(1600, 16)) * 0.3).astype(np.float32)
-    weights = numpy_helper.from_array(centres.T.copy(), "w")
-    bias = numpy_helper.from_array((-0.5 * (centres**2).sum(1)).astype(np.float32), "b")
-    graph = helper.make_graph(
-        [helper.make_node("Gemm", ["x", "w", "b"], ["logits"])], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 16])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [None, 4])], [weights, bias],
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.save(made, str(tmp_path / "model.onnx"))
-    np.savez(tmp_path / "calib.npz", x=x[:400])
-    y[400:450] = (y[400:450] + 1) % 4  # labels nobody gets right, so that a floor of 1.0 fails
-    np.savez(tmp_path / "eval.npz", x=x[400:], y=y[400:])
-    return (str(tmp_path / "model.onnx"), "--calib", str(tmp_path / "calib.npz"), "--eval", str(tmp_path / "eval.npz"))
 
 
 def test_init_makes_a_manager_and_a_context(home: Path, edgeops):

@@ -142,8 +142,8 @@ def test_status_table(straw, edgeops):
     """`status` shows presence, release, latency, drift and refusals of each device."""
     straw.answers["GET", "/status"] = {"devices": [{
         "id": "pi-01", "presence": "online", "slots": {"digits": "digits:2"}, "p50_us": 120, "p99_us": 2500, "inferences": 40,
-        "drift": True, "refused": 2,
-    }]}  # fmt: skip
+        "drift": {"alarm": True, "slots": []}, "refused": 2,
+    }], "presence": {"online": 1}}  # fmt: skip
     out = edgeops("status").out
     for word in ("pi-01", "online", "digits:2", "120 µs", "2.50 ms", "ALARM", "2"):
         assert word in out

@@ -106,24 +106,29 @@ def _broker(place: Place) -> Finding:
 
 
 def _ports(place: Place) -> Iterator[Finding]:
+    ours = _answering(place)
     for what, port in (("https", place.settings.https_port), ("mqtt", place.settings.mqtt_port)):
         try:
             claim_port(place.settings.bind, port)
             yield Finding(f"port {what}", "ok", f"{port} is free")
         except EdgeopsError as error:
-            ours = what == "https" and _answers()
-            yield Finding(f"port {what}", "ok" if ours else "warn", "the manager is running" if ours else error.message)
+            said: tuple[Level, str] = ("ok", f"{port}: this manager is running") if ours else ("fail", error.message)
+            yield Finding(f"port {what}", *said)
 
 
-def _answers() -> bool:
+def _answering(place: Place) -> bool:
+    """Whether this very manager (its CA, its fleet) answers at its own address."""
+    from edgeops.manager.setup import url
+
+    settings = place.settings
+    ca = str(place.layout.certificate("ca"))
+    client = Client(context.Context("doctor", url("https", settings.addresses[0], settings.https_port), ca, ""))
     try:
-        client = Client(context.load().pick())
-        try:
-            return bool(client.get("/health"))
-        finally:
-            client.close()
-    except (OSError, EdgeopsError):
+        return bool(client.get("/health").get("fleet") == settings.fleet)
+    except EdgeopsError:
         return False
+    finally:
+        client.close()
 
 
 def _contexts() -> Finding:

@@ -14,6 +14,7 @@ from ..frame import Run, command
 
 app = typer.Typer(help="Register devices, look at them, label and revoke them.", no_args_is_help=True)
 TTL_S = 86_400
+TIMES = ("created", "certificate_expires", "last_seen", "token_expires", "reported_at")
 DeviceId = Annotated[str, typer.Argument(metavar="ID", help="The device's id: 1 to 64 of A-Z a-z 0-9 _ -.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")]
 
@@ -86,7 +87,7 @@ def show_(run: Run, device: DeviceId) -> None:
     Example: edgeops device show pi-01
     """
     data = run.client().get(f"/devices/{device}")
-    run.emit(data, lambda: show.pairs(data))
+    run.emit(data, lambda: show.pairs(data, TIMES))
 
 
 @command(app, "label")
@@ -156,13 +157,14 @@ def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 def print_devices(found: list[dict[str, Any]]) -> None:
     """A table of devices."""
-    columns = ("id", "presence", "labels", "runs", "class", "last seen")
+    columns = ("id", "state", "labels", "runs", "class", "last seen")
     show.print_table(columns, (_row(device) for device in found), "no device yet; add one with `edgeops device register ID`")
 
 
 def _row(device: dict[str, Any]) -> tuple[object, ...]:
+    state = device.get("presence") if device.get("status") in ("enrolled", None) else device.get("status")
     return (
-        device.get("id"), device.get("presence") or device.get("status"), device.get("labels"), runs(device),
+        device.get("id"), state, device.get("labels"), runs(device),
         device.get("device_class") or device.get("class"), show.when(device.get("last_seen")),
     )  # fmt: skip
 

@@ -8,52 +8,61 @@ from .. import show
 from ..client import items
 from ..frame import Run
 
+Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only of this device.")]
+WINDOWS = "no telemetry yet; devices send windows once they run inferences"
 
-def drift(run: Run) -> None:
-    """Show the drift verdict of every device: statistic, threshold, p-value, effect size, strongest probes.
 
-    Example: edgeops drift
+def drift(run: Run, device: Device = None) -> None:
+    """Show the drift verdict of every device: p-value against its threshold, effect size, strongest probes.
+
+    Example: edgeops drift --device pi-01
     """
-    answer = run.client().get("/drift")
-    found = items(answer, "drift")
-    run.emit(answer if isinstance(answer, dict) else {"drift": found}, lambda: _rows(found, "no telemetry yet"))
+    answer = run.client().get("/drift", device=device)
+    columns = ("device", "slot", "runs", "verdict", "p", "threshold", "effect", "n", "windows", "probes")
+    run.emit(answer, lambda: show.print_table(columns, map(_drift, items(answer, "drift")), "no device runs a model yet"))
 
 
-def telemetry(
-    run: Run,
-    device: Annotated[str | None, typer.Option(metavar="ID", help="Only of this device.")] = None,
-) -> None:
-    """Show what devices reported: inferences, errors, latency per stage, windows, gaps.
+def telemetry(run: Run, device: Device = None) -> None:
+    """Show what devices reported, by release: inferences, errors, latency, windows and how many of them are missing.
 
     Example: edgeops telemetry --device pi-01
     """
     answer = run.client().get("/telemetry", device=device)
-    found = items(answer, "telemetry")
-    run.emit(answer if isinstance(answer, dict) else {"telemetry": found}, lambda: _rows(found, "no telemetry yet"))
+    columns = ("device", "runs", "inferences", "errors", "p50", "p99", "windows", "gaps")
+    run.emit(answer, lambda: show.print_table(columns, map(_telemetry, items(answer, "telemetry")), WINDOWS))
 
 
 def audit(
     run: Run,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many entries, newest last.")] = 50,
-) -> None:
-    """Show the hash-chained audit log: who did what to what, when.
+) -> int:
+    """Show the hash-chained audit log: who did what to what, when. Exit 1 when the chain is broken.
 
     Example: edgeops audit --limit 20
     """
     answer = run.client().get("/audit", limit=limit)
-    found = items(answer, "audit")
-    run.emit(answer if isinstance(answer, dict) else {"audit": found}, lambda: _rows(found, "nothing yet"))
+    names = ("who", "action", "subject", "detail")
+    rows = [(show.when(entry.get("at")), *(entry.get(name) for name in names)) for entry in items(answer, "audit")]
+    run.emit(answer, lambda: show.print_table(("at", *names), rows))
+    if answer.get("intact") is False:
+        run.note(f"the audit chain is broken at entry {answer.get('broken_at')}: somebody changed the log")
+        return 1
+    return 0
 
 
-def _rows(found: list[dict[str, Any]], empty: str) -> None:
-    columns = list(dict.fromkeys(name for row in found for name in row))
-    show.print_table(columns, ([_value(name, row.get(name)) for name in columns] for row in found), empty)
+def _drift(row: dict[str, Any]) -> tuple[object, ...]:
+    probes = [f"{p.get('probe')} ({p.get('cause')}, {p.get('direction')})" for p in row.get("probes") or []]
+    verdict = "ALARM" if row.get("alarm") is True else row.get("verdict")
+    return (
+        row.get("device"), row.get("slot"), _runs(row), verdict, row.get("p"), row.get("threshold"), row.get("effect"),
+        row.get("n"), row.get("windows"), probes[:3],
+    )  # fmt: skip
 
 
-def _value(name: str, value: Any) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if name.endswith("_us"):
-            return show.micros(value)
-        if name in ("at", "time", "seen", "last_seen", "created"):
-            return show.when(value)
-    return value
+def _telemetry(row: dict[str, Any]) -> tuple[object, ...]:
+    p50, p99 = show.micros(row.get("p50_us")), show.micros(row.get("p99_us"))
+    return (row.get("device"), _runs(row), row.get("calls"), row.get("errors"), p50, p99, row.get("windows"), row.get("gaps"))
+
+
+def _runs(row: dict[str, Any]) -> str:
+    return f"{row['model']}:{row.get('version')}" if row.get("model") else str(row.get("release", ""))

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
+from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical
 from edgeops.wire.fields import Fields
-from edgeops.wire.release import Release
+from edgeops.wire.keys import sha256
+from edgeops.wire.release import Release, Side
 
 MEGABYTES = 900
 
@@ -35,18 +37,41 @@ def _read(folder: Path) -> Release:
     return Release.parse(Fields.of(raw, str(folder / "release.json")))
 
 
-def hungry(source: Path, out: Path) -> None:
-    """The model in ONNX file `source` with a debugging branch left in: right answers, but it needs far more memory a call.
+def hungry(good: Path, scratch: Path, out: Path, version: int) -> None:
+    """Release folder `good` as `version`, with a debugging branch left in every variant: right answers, far more memory a call.
 
-    The branch blows the first input up to MEGABYTES of float32 and adds zero times its mean to the last output.
+    The publisher patches the packed skeleton by hand and repacks: the branch blows the input up to MEGABYTES of float32 and
+    adds zero times its mean to the probabilities. `scratch` is where the patched ONNX file goes.
     """
-    model = onnx.load(str(source))
-    graph = model.graph
-    entry, last = graph.input[0].name, graph.output[-1]
-    inner = f"{last.name}_before_debug"
+    shutil.copytree(good, out)
+    (out / "release.dsse.json").unlink()
+    release = _read(good)
+    variants = {}
+    for name, variant in release.variants.items():
+        manifest = Manifest.decode((out / "objects" / variant.manifest.sha256).read_bytes())
+        model = onnx.load(str(out / "objects" / manifest.skeleton.sha256), load_external_data=False)
+        _bloat(model.graph)
+        onnx.save(model, str(scratch))
+        skeleton = _put(out, scratch.read_bytes())
+        packed = _put(out, replace(manifest, skeleton=skeleton, inline=None).encode())
+        grown = skeleton.size - manifest.skeleton.size + packed.size - variant.manifest.size
+        variants[name] = replace(variant, manifest=packed, size=variant.size + grown)
+    (out / "release.json").write_bytes(canonical.encode(replace(release, version=version, variants=variants).payload()))
+
+
+def _put(out: Path, data: bytes) -> Side:
+    side = Side(sha256(data), len(data))
+    (out / "objects" / side.sha256).write_bytes(data)
+    return side
+
+
+def _bloat(graph: onnx.GraphProto) -> None:
+    entry = graph.input[0].name
+    output = next(out for out in graph.output if out.name == "probabilities")
+    inner = "probabilities_before_debug"
     for node in graph.node:
-        node.output[:] = [inner if name == last.name else name for name in node.output]
-        node.input[:] = [inner if name == last.name else name for name in node.input]
+        for names in (node.output, node.input):
+            names[:] = [inner if name == output.name else name for name in names]
     graph.initializer.extend([
         numpy_helper.from_array(np.array([MEGABYTES << 18], dtype=np.int64), "debug_shape"),
         numpy_helper.from_array(np.array([0], dtype=np.float32), "debug_zero"),
@@ -57,7 +82,5 @@ def hungry(source: Path, out: Path) -> None:
         helper.make_node("Sin", ["debug_wide"], ["debug_sin"]),
         helper.make_node("ReduceMean", ["debug_sin"], ["debug_back"], keepdims=0),
         helper.make_node("Mul", ["debug_back", "debug_zero"], ["debug_nothing"]),
-        helper.make_node("Add", [inner, "debug_nothing"], [last.name]),
+        helper.make_node("Add", [inner, "debug_nothing"], [output.name]),
     ])  # fmt: skip
-    assert last.type.tensor_type.elem_type == TensorProto.FLOAT
-    onnx.save(model, str(out))

@@ -52,9 +52,9 @@ class Thief:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def take(self, topic: str) -> bytes | None:
-        """The message retained on `topic`, None when there is none within the wait."""
-        self._client.subscribe(topic, 1)
+    def take_retained(self, device: str) -> bytes | None:
+        """The orders retained for `device`, None when there are none within the wait."""
+        self._client.subscribe(topics.down(device, "desired"), 1)
         try:
             return self._inbox.get(timeout=WAIT_S)[1]
         except queue.Empty:

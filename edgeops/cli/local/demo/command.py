@@ -1,0 +1,80 @@
+"""`edgeops demo` itself: options, the summary, the exit code."""
+
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from edgeops.wire.errors import EdgeopsError
+
+from ... import show
+from ...frame import Run
+from .flight import Flight, clear, failures
+from .stage import Stage
+
+STEPS = 9
+Keep = Annotated[bool, typer.Option("--keep", help="Leave manager and devices running until Ctrl-C, and the folder on disk.")]
+Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to work (default: a scratch folder, deleted afterwards).")]
+Seed = Annotated[int, typer.Option(help="Seed of the training data and of every image shown to a device.")]
+
+
+def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7) -> int:
+    """Fly the whole mission once, for real: manager, devices, good and bad releases, drift, thieves. Exit 0 if all held.
+
+    Example: edgeops demo --keep
+    """
+    began = time.monotonic()
+    place = (folder or Path(tempfile.mkdtemp(prefix="edgeops-demo-"))).resolve()
+    out = sys.stderr if run.json else sys.stdout
+    step = iter(range(1, STEPS + 1))
+
+    def say(text: str) -> None:
+        print(text, file=out, flush=True)
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+    stage = Stage(place, say)
+    flight = Flight(stage, seed, lambda text: say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)"))
+    say(f"edgeops demo in {place}")
+    whole = False
+    try:
+        facts = flight.fly()
+        facts.seconds = round(time.monotonic() - began, 1)
+        broken = failures(facts)
+        whole = not broken
+        run.emit(asdict(facts) | {"ok": whole, "broken": broken}, lambda: _summary(asdict(facts), broken))
+        if keep:
+            _linger(say, place)
+    except EdgeopsError:
+        say(f"\nThe demo failed; what happened stands in {place / 'logs'}")
+        raise
+    finally:
+        stage.close()
+        if whole and folder is None and not keep:
+            clear(place)
+    return 0 if whole else 1
+
+
+def _summary(facts: dict[str, Any], broken: list[str]) -> None:
+    rows = [(name.replace("_", " "), "; ".join(value) if isinstance(value, list) else value) for name, value in facts.items()]
+    show.print_table(("fact", "value"), rows)
+    print("Every promise held." if not broken else f"NOT held: {', '.join(broken)}")
+    print("\nKeep playing:  edgeops demo --keep   (then, in another terminal, the commands above)")
+
+
+def _linger(say: Any, place: Path) -> None:
+    say(f"\nStill running. In another terminal:  export EDGEOPS_CONFIG={place / 'config' / 'contexts.toml'}")
+    say("  edgeops status · edgeops rollout list · edgeops rollout show ID · edgeops drift · edgeops audit")
+    say("Ctrl-C ends it.")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        say("ending")

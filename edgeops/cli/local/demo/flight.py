@@ -1,0 +1,294 @@
+"""The flight: nine steps, each a few commands, each checked. What is found goes into `Facts`; a step that fails raises Surprise."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .careless import foreign_golden, hungry
+from .stage import Stage, Surprise
+from .thief import Credential, Thief, attack
+from .traffic import Programs
+
+REAL = 5
+QUICK = ("--slot", "main", "--dwell-s", "1", "--trial-window-s", "4", "--max-failures", "0")
+DARK = "pi-03"
+VICTIM, ACCOMPLICE = "pi-01", "pi-05"
+TELEMETRY_S = "2"
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the flight came to."""
+
+    devices_enrolled: int = 0
+    committed: int = 0
+    rolled_back: int = 0
+    rollouts_halted: int = 0
+    drift_alarms: int = 0
+    false_drift_alarms: int = 0
+    refused_blocks: int = 0
+    refused_desired: int = 0
+    inferences: int = 0
+    acl_denied: int = 0
+    latency_p50_us: int = 0
+    latency_p99_us: int = 0
+    seconds: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Flight:
+    """One demo: the stage, the seed of everything random, the step titles as they are reached."""
+
+    stage: Stage
+    seed: int
+    title: Callable[[str], None]
+    facts: Facts = field(default_factory=Facts)
+    old_orders: bytes | None = None
+    health: dict[str, Any] = field(default_factory=dict)
+    programs: Programs | None = None
+    dark_before: int = 0
+
+    @property
+    def site(self) -> Path:
+        """The manager's folder."""
+        return self.stage.folder / "site"
+
+    def fly(self) -> Facts:
+        """All steps in order."""
+        for step in (
+            self.manager, self.first_model, self.devices, self.first_rollout, self.serve, self.better_and_worse, self.drift,
+            self.thieves, self.count,
+        ):  # fmt: skip
+            step()
+        return self.facts
+
+    def manager(self) -> None:
+        """1. A manager: keys, database, API and broker."""
+        self.title("A manager: keys, certificates, database, then its API and broker")
+        stage = self.stage
+        words = ("--fleet", "demo", "--address", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0")
+        stage.edgeops("init", str(self.site), *words)
+        stage.say("  $ edgeops up site &")
+        stage.spawn("manager", "edgeops", "up", str(self.site))
+        self.health = stage.until("the manager answers", lambda: self._health(), 60)
+        stage.say(f"    broker: {self.health['broker']['kind']} on port {self.health['broker']['port']}")
+
+    def _health(self) -> dict[str, Any] | None:
+        try:
+            found = self.stage.edgeops("health", quiet=True)
+        except Surprise:
+            return None
+        return found if found.get("status") == "ok" else None
+
+    def first_model(self) -> None:
+        """2. A real model becomes a signed release."""
+        self.title("Train a digit classifier, then quantize, evaluate, sign and upload it")
+        self.stage.python("-m", "edgeops.cli.local.demo.digits", "data", "--seed", str(self.seed))
+        self.add(1)
+
+    def add(self, version: int) -> None:
+        """`model add` of one version, its table shown."""
+        data = ("--calib", "data/calib.npz", "--eval", "data/eval.npz", "--reference", "data/reference.npz")
+        made = self.stage.edgeops(
+            "model", "add", f"digits:{version}", f"data/digits-{version}.skops", *data, "--folder", str(self.site),
+            "--out", f"releases/digits-{version}",
+        )  # fmt: skip
+        for row in made["variants"]:
+            verdict = "pass" if row["passed"] else f"refused: {row['detail'] or row['reason']}"
+            accuracy, agreement = row["accuracy"] or 0.0, row["agreement"] or 0.0
+            self.stage.say(
+                f"    {row['variant']:9} {row['size']:>8} B  accuracy {accuracy:.4f}  agreement {agreement:.4f}"
+                f"  p50 {row['p50_us'] or 0:>5.0f} µs  {verdict}"
+            )
+
+    def devices(self) -> None:
+        """3. Five devices enrol and run, each a process of its own."""
+        self.title("Five devices: registered here, enrolled and run as processes of their own")
+        stage = self.stage
+        names = [f"pi-{number:02d}" for number in range(1, REAL + 1)]
+        for name in names:
+            token = stage.edgeops("device", "register", name, "--label", "site=berlin")["token"]
+            stage.say(f"  {name} $ edgeops-agent enroll {token[:24]}… && edgeops-agent run")
+            folder = str(stage.folder / name)
+            stage.agent("enroll", token, "--state", folder)
+            stage.spawn(name, "edgeops-agent", "run", "--state", folder, "--port", "0", "--telemetry-s", TELEMETRY_S)
+        stage.until("all devices are online", lambda: self._online() >= REAL)
+        self.facts.devices_enrolled = self._online()
+        self.programs = Programs(
+            stage.folder / "data" / "field.npz", {name: stage.folder / name for name in names}, self.seed
+        )
+
+    def _status(self) -> list[dict[str, Any]]:
+        devices: list[dict[str, Any]] = self.stage.edgeops("status", quiet=True)["devices"]
+        return devices
+
+    def _online(self) -> int:
+        return sum(d["status"] == "enrolled" and d["presence"] == "online" for d in self._status())
+
+    def rollout(self, version: int, ends: str) -> dict[str, Any]:
+        """Start a rollout and watch it to its end, which must be `ends`."""
+        stage = self.stage
+        started = stage.edgeops("rollout", "start", f"digits:{version}", "--to", "site=berlin", "--waves", "1,100%", *QUICK)
+        stage.edgeops("rollout", "watch", started["id"], "--timeout", "150", expect=0 if ends == "finished" else 6)
+        data = stage.edgeops("rollout", "show", started["id"])
+        if data["status"] != ends:
+            raise Surprise("demo-rollout", f"rollout of digits:{version} ended {data['status']}, not {ends}: {data['why']}")
+        counts = data["counts"]
+        stage.say(f"    {data['status']}: {json.dumps({k: v for k, v in counts.items() if v})} {data['why']}")
+        for device in data["devices"]:
+            if device["reason"]:
+                self.facts.reasons.append(f"digits:{version} on {device['device']}: {device['reason']}")
+                stage.say(f"    {device['device']}: {device['verdict']}: {device['reason']} ({device['detail'][:100]})")
+        self.facts.committed += counts["committed"] + counts["unproven"]
+        self.facts.rolled_back += counts["rolled_back"]
+        self.facts.rollouts_halted += data["status"] == "halted"
+        return data
+
+    def first_rollout(self) -> None:
+        """4. The release goes out in two waves."""
+        self.title("Roll digits:1 out: one device first, then all")
+        self.rollout(1, "finished")
+        self.old_orders = self._steal_orders()
+
+    def _steal_orders(self) -> bytes:
+        """The orders retained for the victim, read with the manager's stolen broker credential, for a later replay."""
+        with self._thief("manager") as thief:
+            orders = thief.take_retained(VICTIM)
+        if orders is None:
+            raise Surprise("demo-thief", "the broker retained no orders for the victim")
+        return orders
+
+    def _thief(self, who: str) -> Thief:
+        broker, pki, folder = self.health["broker"], self.site / "pki", self.stage.folder / who
+        if who == "manager":
+            credential = Credential(who, pki / "ca.crt", pki / "manager.crt", pki / "manager.key")
+        else:
+            credential = Credential(who, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+        return Thief(broker["host"], broker["port"], credential)
+
+    def serve(self) -> None:
+        """5. Programs on the devices ask the model next door."""
+        self.title("Programs on the devices classify fresh images through the local endpoint")
+        self._traffic(400)
+        self.stage.until("latency arrives", lambda: self._told() >= 400 * REAL * 0.9, 30)
+        self._table()
+
+    def _traffic(self, calls: int, dark: str | None = None) -> None:
+        if self.programs is None:
+            raise Surprise("demo-order", "no devices yet")
+        for name, answers in self.programs.run(calls, "digits", dark).items():
+            note = "  (its camera is dark and shifted)" if name == dark else ""
+            share = answers.right / answers.calls
+            self.stage.say(f"    {name}: {answers.calls} images, {share:.1%} right, by version {'/'.join(answers.versions)}{note}")
+
+    def _told(self) -> int:
+        """Inferences that telemetry has told the manager of."""
+        return sum(int(row["calls"]) for row in self.stage.edgeops("telemetry", quiet=True)["telemetry"])
+
+    def _table(self) -> None:
+        self.stage.say("  $ edgeops status")
+        for device in self._status():
+            slots = ", ".join(text or "–" for text in device["slots"].values())
+            alarm = "ALARM" if (device["drift"] or {}).get("alarm") else "quiet"
+            times = f"p50 {device['p50_us']} µs  p99 {device['p99_us']} µs"
+            self.stage.say(f"    {device['id']}  {device['presence']:8} {slots:10} {times}  drift {alarm}")
+
+    def better_and_worse(self) -> None:
+        """6. A better model goes out; two careless releases come back by themselves."""
+        self.title("digits:2 is better and goes out; two careless releases roll back by themselves")
+        stage, releases = self.stage, self.stage.folder / "releases"
+        self.add(2)
+        self.rollout(2, "finished")
+        stage.say("  careless release 3: digits:2 with the golden vectors of digits:1")
+        foreign_golden(releases / "digits-2", releases / "digits-1", releases / "digits-3", 3)
+        stage.edgeops("release", "sign", "releases/digits-3", "--folder", str(self.site))
+        stage.edgeops("release", "upload", "releases/digits-3")
+        self.rollout(3, "halted")
+        stage.say("  careless release 4: a debugging branch that needs far more memory than devices allow")
+        source = releases / "digits-4.onnx"
+        hungry(releases / "digits-2", source, releases / "digits-4", 4)
+        stage.edgeops("release", "sign", "releases/digits-4", "--folder", str(self.site))
+        stage.edgeops("release", "upload", "releases/digits-4")
+        self.rollout(4, "halted")
+        stage.until("every device runs digits:2 again", lambda: self._all_run("digits:2"), 60)
+
+    def _all_run(self, name: str) -> bool:
+        return all(device["slots"].get("main") == name for device in self._status())
+
+    def drift(self) -> None:
+        """7. One camera goes dark; only its device raises the alarm."""
+        self.title(f"The camera of {DARK} goes dark and shifts; the others see what they always saw")
+        self._traffic(600, DARK)
+        self.stage.until("the drift alarm", lambda: DARK in self._alarms(), 60)
+        self._table()
+
+    def _alarms(self) -> set[str]:
+        return {device["id"] for device in self._status() if (device["drift"] or {}).get("alarm")}
+
+    def thieves(self) -> None:
+        """8. A tampered frame and a replayed order, by two kinds of thief."""
+        self.title("Two thieves send a tampered frame and a replayed order to pi-01, twice each")
+        if self.old_orders is None:
+            raise Surprise("demo-order", "no orders were recorded")
+        self.stage.say(f"  with the certificate of {ACCOMPLICE}: the broker refuses")
+        with self._thief(ACCOMPLICE) as thief:
+            attack(thief, VICTIM, self.old_orders)
+        self.stage.until("the broker has refused", lambda: self._denied() >= 4, 30)
+        self.stage.say("  with the manager's stolen broker credential, but no signing key: the device refuses")
+        with self._thief("manager") as thief:
+            attack(thief, VICTIM, self.old_orders)
+        self.stage.until("the device has refused and said so", lambda: min(self._refusals()) >= 2, 60)
+
+    def _denied(self) -> int:
+        health = self._health()
+        return int(health["acl_denied"]) if health else 0
+
+    def _refusals(self) -> tuple[int, int]:
+        """(blocks, desired) refused, from the victim's own signed report."""
+        for device in self._status():
+            if device["id"] == VICTIM:
+                counters = device["counters"]
+                return counters.get("refused_blocks", 0), counters.get("refused_desired", 0)
+        return 0, 0
+
+    def count(self) -> None:
+        """9. Everything once more, from the manager's API."""
+        self.title("What the manager knows in the end")
+        facts, alarms = self.facts, self._alarms()
+        facts.drift_alarms, facts.false_drift_alarms = len(alarms & {DARK}), len(alarms - {DARK})
+        facts.refused_blocks, facts.refused_desired = self._refusals()
+        facts.acl_denied = self._denied()
+        rows = self.stage.edgeops("telemetry", quiet=True)["telemetry"]
+        facts.inferences = sum(int(row["calls"]) for row in rows)
+        timed = sorted((int(row["p50_us"] or 0), int(row["p99_us"] or 0)) for row in rows if row["calls"])
+        facts.latency_p50_us = timed[len(timed) // 2][0] if timed else 0
+        facts.latency_p99_us = max((p99 for _, p99 in timed), default=0)
+        self._table()
+
+
+def failures(facts: Facts) -> list[str]:
+    """Every promise of the demo that does not hold; empty when all do."""
+    wanted = {
+        "devices_enrolled": facts.devices_enrolled >= REAL,
+        "committed": facts.committed >= 2 * REAL,
+        "rolled_back": facts.rolled_back >= 2,
+        "rollouts_halted": facts.rollouts_halted == 2,
+        "drift_alarms": facts.drift_alarms == 1,
+        "false_drift_alarms": facts.false_drift_alarms == 0,
+        "refused_blocks": facts.refused_blocks >= 2,
+        "refused_desired": facts.refused_desired >= 2,
+        "acl_denied": facts.acl_denied >= 4,
+        "inferences": facts.inferences > 0,
+        "latency": 0 < facts.latency_p50_us <= facts.latency_p99_us,
+    }
+    known = asdict(facts)
+    return [f"{name} = {known.get(name, '')}" for name, holds in wanted.items() if not holds]
+
+
+def clear(folder: Path) -> None:
+    """Delete the scratch folder."""
+    shutil.rmtree(folder, ignore_errors=True)

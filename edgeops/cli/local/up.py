@@ -1,0 +1,48 @@
+"""edgeops up: the manager in the foreground."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..frame import Run
+from .place import find_folder, open_place
+
+if TYPE_CHECKING:
+    from edgeops.api.serve import Serving
+
+LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+Folder = Annotated[Path | None, typer.Argument(metavar="DIR", help="The manager's folder (default: here, else the context's).")]
+
+
+def up(
+    run: Run,
+    folder: Folder = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more, on stderr.")] = False,
+) -> None:
+    """Run the manager (HTTPS API and MQTT broker) until Ctrl-C or SIGTERM; prints one line once both answer.
+
+    Example: edgeops up ./berlin
+    """
+    from edgeops.api.serve import serve
+
+    place = open_place(find_folder(folder, run.context) or Path.cwd())
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG)
+    run.note(f"starting the manager of fleet {place.settings.fleet} in {place.layout.root} …")
+    serve(place.layout.root, lambda serving: _ready(run, serving))
+    run.note("stopped")
+
+
+def facts(serving: "Serving") -> dict[str, Any]:
+    """Where the manager answers: API, broker and which broker it is."""
+    from edgeops.manager.setup import url
+
+    settings, broker = serving.running.hub.settings, serving.running.broker
+    mqtt = url("mqtts", settings.addresses[0], broker.port)
+    return {"ready": True, "fleet": settings.fleet, "url": serving.url, "mqtt": mqtt, "broker": broker.kind}
+
+
+def _ready(run: Run, serving: "Serving") -> None:
+    data = facts(serving)
+    run.emit(data, f"ready: API {data['url']}  broker {data['mqtt']} ({data['broker']})  stop with Ctrl-C")

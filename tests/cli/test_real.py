@@ -1,0 +1,120 @@
+"""The command line against the real manager: `edgeops up` as a process of its own, everything else as a user would type it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeops.cli import context
+from edgeops.wire.token import Token
+
+pytestmark = pytest.mark.real
+PATIENCE_S = 40.0
+
+
+@pytest.fixture
+def manager(tmp_path: Path, config: Path, edgeops, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    """A real manager, initialised and up; stopped with SIGTERM afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEOPS_RELEASE_KEY", raising=False)
+    assert edgeops("init", "m", "--fleet", "berlin", "--address", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0").code == 0
+    words = [sys.executable, "-m", "edgeops.cli.entry", "up", "m", "--json"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line:
+        pytest.fail(f"the manager did not come up: {child.communicate(timeout=20)[1]}")
+    assert json.loads(line)["ready"] is True
+    yield child
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=PATIENCE_S)
+
+
+def test_a_session(manager, edgeops, digits):
+    """Register, list, label, upload, refuse, revoke, audit: all against the real API, with the exit codes it promises."""
+    ran = edgeops("device", "register", "pi-01", "--label", "site=berlin", "--json")
+    token = Token.decode(ran.json["token"])
+    assert (token.device, token.fleet, token.urls) == ("pi-01", "berlin", (context.load().pick().url,))
+    assert ran.json["line"] == f"edgeops-agent enroll {ran.json['token']} && edgeops-agent run"
+    assert edgeops("device", "register", "pi-01").code == 2
+    assert edgeops("device", "register", "not an id").code == 2
+    assert edgeops("device", "label", "pi-01", "arch=arm", "site=").code == 0
+    assert edgeops("device", "list", "--selector", "arch=arm", "--json").json["devices"][0]["labels"] == {"arch": "arm"}
+    assert edgeops("device", "list", "--selector", "arch==", "--json").code == 2
+    assert edgeops("device", "token", "pi-01", "--json").json["token"] != ran.json["token"]
+    assert "pi-01" in edgeops("device", "show", "pi-01").out
+    assert edgeops("health", "--json").json["fleet"] == "berlin"
+    for words in (("status",), ("drift",), ("telemetry",), ("rollout", "list"), ("release", "list"), ("model", "list")):
+        assert edgeops(*words).code == 0
+        assert edgeops(*words, "--json").code == 0
+
+    assert edgeops("model", "add", "digits:1", *digits, "--folder", "m").code == 0
+    assert edgeops("release", "show", "digits:1", "--json").json["version"] == 1
+    assert edgeops("model", "list", "--json").json["models"][0]["latest"] == 1
+    ran = edgeops("rollout", "start", "digits:1", "--to", "site=nowhere", "--json")
+    assert (ran.json["error"]["reason"], ran.code) == ("selector-empty", 2)
+    assert edgeops("rollout", "start", "digits:7", "--to", "all").code == 2
+    assert edgeops("rollout", "start", "digits:1", "--to", "all", "--waves", "5,1").code == 2
+    assert edgeops("rollout", "show", "r-none").code == 2
+
+    assert edgeops("device", "revoke", "pi-01", "--yes").code == 0
+    assert "revoked" in edgeops("device", "list").out
+    actions = [entry["action"] for entry in edgeops("audit", "--json").json["audit"]]
+    assert {"device-register", "release-store", "device-revoke"} <= set(actions)
+    assert edgeops("doctor", "m").code == 0
+
+
+def test_unsigned_and_foreign_releases_are_refused(manager, edgeops, digits, tmp_path: Path):
+    """A release signed by a key the root does not name is rejected by the manager and not listed."""
+    assert edgeops("key", "new", "own.key").code == 0
+    ran = edgeops("model", "add", "digits:1", *digits, "--fleet", "berlin", "--key", "own.key", "--json")
+    assert (ran.code, ran.json["error"]["kind"]) == (3, "rejected")
+    assert edgeops("release", "list", "--json").json["releases"] == []
+
+
+def test_wrong_token_is_told(manager, edgeops):
+    """An unknown API token is refused with its reason and exit 2."""
+    held = context.load().pick()
+    context.save(context.load().added(context.Context("stranger", held.url, held.ca, "edgeops_wrong")))
+    ran = edgeops("device", "list", "--json")
+    assert (ran.code, ran.json["error"]["reason"]) == (2, "token-unknown")
+    assert edgeops("device", "list", "--context", "berlin").code == 0
+
+
+def test_a_second_manager_on_the_same_ports(manager, edgeops):
+    """`up` on a busy port says so, exits 2 and leaves the first one alone."""
+    words = [sys.executable, "-m", "edgeops.cli.entry", "up", "m"]
+    second = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=dict(os.environ))
+    assert second.returncode == 2
+    assert "[port-busy]" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert edgeops("health").code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_up_stops_and_leaves_nothing(manager, edgeops, number: int):
+    """Ctrl-C and SIGTERM both end the manager: quietly, with its broker and ports gone."""
+    broker = edgeops("health", "--json").json["broker"]["port"]
+    manager.send_signal(number)
+    _, err = manager.communicate(timeout=PATIENCE_S)
+    assert manager.returncode == 0
+    assert "Traceback" not in err
+    assert edgeops("status").code == 4
+    from edgeops.broker.reach import claim_port
+
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert claim_port("127.0.0.1", broker) == broker
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
