@@ -109,7 +109,8 @@ def _kind(body: dict[str, Any], status: int) -> type[EdgeopsError]:
 def _bearer(context: Context) -> dict[str, str]:
     """No token means no header: health and the CA are open to all, and an empty one is no legal header."""
     if context.token and not all("!" <= char <= "~" for char in context.token):
-        raise Misuse("context-token", f"context {context.name!r}: its token holds characters no token has; repair the contexts file")
+        text = f"context {context.name!r}: its token holds characters no token has; repair the contexts file"
+        raise Misuse("context-token", text)
     return {"authorization": f"Bearer {context.token}"} if context.token else {}
 
 
