@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from edgeops.manager import enrol
 from edgeops.wire.errors import Misuse
 
-from .auth import TheHub
+from .auth import TheHub, TheRunning
 
 router = APIRouter(tags=["enrolment"])
 MAX_RENEW = 32 << 10
@@ -25,9 +25,12 @@ class Enrolment(BaseModel):
 
 
 @router.post("/enroll", status_code=201)
-def enroll(hub: TheHub, body: Annotated[Enrolment, Body()]) -> dict[str, Any]:
+def enroll(hub: TheHub, running: TheRunning, body: Annotated[Enrolment, Body()]) -> dict[str, Any]:
     """Redeem a token: certificate, CA, first root and site documents, incarnation."""
-    return enrol.redeem(hub, body.model_dump())
+    answer = enrol.redeem(hub, body.model_dump())
+    if running and answer["incarnation"] > 1:
+        running.cut_off()
+    return answer
 
 
 @router.post("/renew", status_code=201)

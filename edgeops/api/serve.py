@@ -52,7 +52,7 @@ class Serving:
         return uvicorn.Config(
             make_app(self.running.hub, self.running), ssl_certfile=str(layout.certificate("server")),
             ssl_keyfile=str(layout.tls_key("server")), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30,
-            timeout_graceful_shutdown=5, server_header=False,
+            timeout_graceful_shutdown=2, server_header=False,
         )  # fmt: skip
 
     def _serve(self) -> None:

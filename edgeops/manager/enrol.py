@@ -8,8 +8,10 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
-from edgeops.store import audit, rows
-from edgeops.store.tables import devices
+from edgeops.store import audit, outbox, rows
+from edgeops.store.rows import Row
+from edgeops.store.tables import devices, revocations
+from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import HEX64, Fields
 from edgeops.wire.keys import sha256
@@ -61,26 +63,30 @@ def _new_token(hub: Hub, tx: Connection, device: str, ttl_s: int | None) -> str:
 def redeem(hub: Hub, body: Mapping[str, Any]) -> dict[str, Any]:
     """Burn a token and return the credentials; raises Misuse("token-refused" | "bad-csr" | "bad-identity").
 
-    One answer for all ways a token can be wrong, so that nobody learns which devices exist.
+    One answer for all ways a token can be wrong, so that nobody learns which devices exist. A device whose answer got lost may
+    spend its token again with the same identity key and keeps its incarnation.
     """
-    now, secret = hub.now(), str(body["secret"])
+    now, identity = hub.now(), str(body["identity"])
+    if not HEX64.fullmatch(identity):
+        raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
     with hub.store.write() as tx:
         row = rows.get(tx, devices, id=str(body["token_device"]))
         known = row["token_hash"] if row is not None and row["token_hash"] else "0" * 64
-        good = hmac.compare_digest(sha256(secret.encode()), known)
-        if row is None or not good or row["token_spent"] is not None or row["token_expires"] <= now:
+        good = hmac.compare_digest(sha256(str(body["secret"]).encode()), known)
+        again = row is not None and row["token_spent"] is not None and row["identity"] == bytes.fromhex(identity)
+        if row is None or not good or row["token_expires"] <= now or (row["token_spent"] is not None and not again):
             raise Misuse("token-refused", REFUSED)
-        identity = str(body["identity"])
-        if not HEX64.fullmatch(identity):
-            raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
         pem, columns = _certify(hub, row["id"], str(body["csr"]).encode(), now)
-        incarnation = row["incarnation"] + 1
+        incarnation = row["incarnation"] + (0 if again else 1)
+        _withdraw(tx, row, now)
         rows.change(
             tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=bytes.fromhex(identity),
             token_spent=now, agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, **columns,
         )  # fmt: skip
         audit.write(tx, now, row["id"], "device-enrol", row["id"], f"incarnation {incarnation}")
-        return {"device": row["id"], "incarnation": incarnation, **_credentials(hub, pem)}
+        answer = {"device": row["id"], "incarnation": incarnation, **_credentials(hub, pem)}
+    write_crl(hub)
+    return answer
 
 
 def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
@@ -106,8 +112,6 @@ def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
 
 
 def _claimed(sealed: bytes) -> str:
-    from edgeops.wire import canonical, envelope
-
     return Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
 
 
@@ -127,13 +131,24 @@ def _credentials(hub: Hub, certificate: str) -> dict[str, str]:
 
 def revoke(hub: Hub, who: str, device: str) -> dict[str, Any]:
     """Take a device's credentials away; the caller makes the broker reload. Its token, if any, is worthless too."""
+    now = hub.now()
     with hub.store.write() as tx:
-        must_get(tx, device)
+        row = must_get(tx, device)
+        _withdraw(tx, row, now)
         rows.change(tx, devices, {"id": device}, status="revoked", token_hash=None, token_expires=None, token_spent=None)
-        audit.write(tx, hub.now(), who, "device-revoke", device)
+        # An empty retained message takes the last desired document off the broker.
+        outbox.post(tx, topics.down(device, "desired"), b"", 1, True)
+        audit.write(tx, now, who, "device-revoke", device)
         shown = view(hub, tx, must_get(tx, device))
     write_crl(hub)
     return shown
+
+
+def _withdraw(tx: Connection, row: Row, now: int) -> None:
+    """Put a device's certificate on the revocation list, where it stays until it would have expired."""
+    if row["certificate_serial"]:
+        serial, expires = row["certificate_serial"], row["certificate_expires"]
+        rows.add(tx, revocations, serial=serial, device=row["id"], at=now, expires=expires)
 
 
 def revoked(hub: Hub) -> Collection[str]:
@@ -144,6 +159,7 @@ def revoked(hub: Hub) -> Collection[str]:
 
 def write_crl(hub: Hub) -> None:
     """Write the revocation list anew from the database."""
+    now = hub.now()
     with hub.store.read() as tx:
-        serials = [row["certificate_serial"] for row in rows.find(tx, devices, status="revoked")]
-    write_whole(hub.layout.crl, pki.make_crl(hub.ca, (int(serial, 16) for serial in serials if serial), hub.now()))
+        serials = [int(row["serial"], 16) for row in rows.find(tx, revocations) if row["expires"] > now]
+    write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, now))

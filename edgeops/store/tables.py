@@ -32,6 +32,14 @@ devices = Table(
     Column("boot", String(32)),
 )  # fmt: skip
 
+revocations = Table(
+    "revocations", metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("device", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)  # fmt: skip
+
 wishes = Table(
     "wishes", metadata,
     Column("device", String(64), primary_key=True),
@@ -137,6 +145,12 @@ tokens = Table(
     Column("expires", BigInteger),
     Column("last_used", BigInteger),
     Index("uq_tokens_hash", "hash", unique=True),
+)  # fmt: skip
+
+marks = Table(
+    "marks", metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
 )  # fmt: skip
 
 audit = Table(

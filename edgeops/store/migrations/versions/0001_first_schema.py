@@ -75,6 +75,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_devices")),
     )
     op.create_table(
+        "marks",
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_marks")),
+    )
+    op.create_table(
         "outbox",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("topic", sa.String(length=256), nullable=False),
@@ -106,6 +112,14 @@ def upgrade() -> None:
         sa.Column("slots", sa.JSON(), nullable=False),
         sa.Column("counters", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("device", name=op.f("pk_reports")),
+    )
+    op.create_table(
+        "revocations",
+        sa.Column("serial", sa.String(length=64), nullable=False),
+        sa.Column("device", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("expires", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("serial", name=op.f("pk_revocations")),
     )
     op.create_table(
         "rollouts",
@@ -173,10 +187,12 @@ def downgrade() -> None:
     op.drop_index("uq_streams_release_variant", table_name="streams")
     op.drop_table("streams")
     op.drop_table("rollouts")
+    op.drop_table("revocations")
     op.drop_table("reports")
     op.drop_index("uq_releases_model_version", table_name="releases")
     op.drop_table("releases")
     op.drop_table("outbox")
+    op.drop_table("marks")
     op.drop_table("devices")
     op.drop_table("audit")
     op.drop_index("ix_assignments_rollout_position", table_name="assignments")
