@@ -74,6 +74,20 @@ class Workshop:
         constants = {"zero": np.zeros(1, np.float32), "many": np.array([2**62]), "one": np.array([1])}
         return self.save("endless", nodes, [value("x", FLOAT, [1])], [value("y", FLOAT, [1])], constants, external=False, **changes)
 
+    def stubborn(self, **changes):
+        """Squares an n x n matrix for an input of n numbers: for large n one node that heeds no request to stop."""
+        nodes = [
+            helper.make_node("Unsqueeze", ["x", "last"], ["column"]),
+            helper.make_node("Unsqueeze", ["x", "first"], ["row"]),
+            helper.make_node("MatMul", ["column", "row"], ["square"]),
+            helper.make_node("MatMul", ["square", "square"], ["again"]),
+            helper.make_node("ReduceSum", ["again"], ["y"], keepdims=0),
+        ]
+        return self.save(
+            "stubborn", nodes, [value("x", FLOAT, ["n"])], [value("y", FLOAT, [])],
+            {"last": np.array([1]), "first": np.array([0])}, external=False, **changes,
+        )
+
     def glutton(self, **changes):
         """Expands its input to 64 GiB before it adds it up."""
         nodes = [helper.make_node("Expand", ["x", "shape"], ["big"]), helper.make_node("ReduceSum", ["big"], ["y"], keepdims=0)]

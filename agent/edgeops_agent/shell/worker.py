@@ -12,8 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import edgeops
+import edgeops_agent
 from edgeops.wire.errors import EdgeopsError, Misuse
 
 from .confine import die_with_parent, limit_memory
@@ -24,6 +27,7 @@ from .probe import probe
 from .recording import Recording, open_recording
 from .routes import Routes
 from .runnable import Runnable
+from .sandbox import enclose
 from .served import Served
 from .session import Engine, open_session
 
@@ -121,8 +125,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--control", type=int, required=True, help="file descriptor of the control socket")
     parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
     parser.add_argument("--listen", type=int, action="append", default=[], help="file descriptor of a listening socket")
+    parser.add_argument("--read", type=Path, action="append", default=[], help="file or folder of the model")
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
+    enclose([*options.read, *(Path(file).parent for file in (edgeops.__file__, edgeops_agent.__file__) if file)])
     threading.stack_size(_STACK_BYTES)
     listeners = [socket.socket(fileno=fd) for fd in options.listen]
     WorkerProcess(Channel(socket.socket(fileno=options.control)), listeners).run()

@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from edgeops.wire.errors import Misuse, Unfit
@@ -44,6 +44,7 @@ class Worker:
         self._successor: Worker | None = None
         self._process: subprocess.Popen[bytes]
         self._channel: Channel
+        self._tail_thread: threading.Thread
         self._runnable: Runnable | None = None
 
     def start(self, runnable: Runnable, sockets: Sequence[socket.socket] = ()) -> None:
@@ -53,10 +54,12 @@ class Worker:
         self._runnable = runnable
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _LAUNCHER.submit(_launch, theirs.fileno(), [sock.fileno() for sock in sockets]).result()
+            listeners = [sock.fileno() for sock in sockets]
+            self._process = _LAUNCHER.submit(_launch, theirs.fileno(), listeners, _files(runnable)).result()
         self._channel = Channel(ours)
+        self._tail_thread = threading.Thread(target=self._keep_tail, name=f"tail-{self.pid}", daemon=True)
+        self._tail_thread.start()
         threading.Thread(target=self._hear, name=f"hear-{self.pid}", daemon=True).start()
-        threading.Thread(target=self._keep_tail, name=f"tail-{self.pid}", daemon=True).start()
 
     def check(self) -> ProbeOutcome:
         """Load the model and prove it (golden vectors, finite outputs, latency). A worker that fails is ended."""
@@ -165,7 +168,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        time.sleep(0)
+        self._tail_thread.join(1.0)
         self._reason = self._reason or self._reason_of(code)
         self._channel.close()
         self._ended.set()
@@ -193,11 +196,18 @@ class Worker:
         return b"".join(list(self._tail)).decode(errors="replace")[-1000:].strip()
 
 
-def _launch(control: int, listeners: list[int]) -> "subprocess.Popen[bytes]":
+def _files(runnable: Runnable) -> list[Path]:
+    paths = (runnable.skeleton, runnable.blobs, runnable.golden, runnable.reference)
+    return [path.resolve() for path in paths if path is not None]
+
+
+def _launch(control: int, listeners: list[int], readable: list[Path]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-P", "-m", "edgeops_agent.shell.worker"]
     command += ["--control", str(control), "--parent", str(os.getpid())]
     for fd in listeners:
         command += ["--listen", str(fd)]
+    for path in readable:
+        command += ["--read", str(path)]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
