@@ -26,9 +26,12 @@ from edgeops.wire.errors import Misuse
 MIN_ROWS = 200
 """Fewer reference rows cannot hold ten bins apart; 5,000 or more are advised, 20,000 preferred (03 section 4b)."""
 FIT_SHARE = 0.25
+FIT_LIMIT = 1e18
+"""Rows with larger or non-finite numbers fit no space: their squares would leave float32."""
 PROJECTIONS = 8
 COMPONENTS = 20
 FEATURES = 16
+WIDEST = 3e38
 Array = npt.NDArray[np.generic]
 
 
@@ -80,16 +83,16 @@ def _counted(draft: ReferenceProfile, values: Floats, fitting: npt.NDArray[np.bo
     for j, probe in enumerate(draft.probes):
         fitted = probe.kind in ("feature", "projection", "mahalanobis", "pca-residual", "class")
         column = values[~fitting, j] if fitted else values[:, j]
-        cuts, least, most = cut_points(column)
-        edges[j] = np.arange(BINS - 1) + 0.5 if probe.kind == "class" else cuts
-        low[j], high[j] = (0, BINS - 1) if probe.kind == "class" else (least, most)
+        classes: tuple[Floats, float, float] = (np.arange(0.5, BINS - 1, dtype=np.float64), 0.0, BINS - 1.0)
+        cuts, least, most = classes if probe.kind == "class" else cut_points(column)
+        edges[j], low[j], high[j] = np.clip(cuts, -WIDEST, WIDEST), max(least, -WIDEST), min(most, WIDEST)
         counts[j] = binned(column[:, None], edges[j : j + 1], low[j : j + 1], high[j : j + 1])[0]
     return replace(draft, edges=edges, low=low, high=high, counts=counts)
 
 
 def _space(flat: Array, fitting: npt.NDArray[np.bool_], seed: int) -> Space | None:
     rows = flat[fitting]
-    rows = rows[np.isfinite(rows.astype(np.float64)).all(axis=1)]
+    rows = rows[(np.abs(rows.astype(np.float64)) < FIT_LIMIT).all(axis=1)]
     return fit_space(rows, PROJECTIONS, COMPONENTS, seed) if rows.shape[0] >= 30 else None
 
 
@@ -124,7 +127,7 @@ def _chosen(rows: Floats, features: Sequence[int] | None, room: int) -> list[int
         if len(features) > room or any(not 0 <= i < rows.shape[1] for i in features):
             raise Misuse("batch-malformed", f"features must be at most {room} column numbers below {rows.shape[1]}")
         return list(features)
-    spread = np.nan_to_num(np.nanvar(rows, axis=0), nan=0.0, posinf=0.0)
+    spread = np.where(np.abs(rows) < FIT_LIMIT, rows, 0.0).var(axis=0)
     return sorted(int(i) for i in np.argsort(-spread, kind="stable")[:room])
 
 

@@ -9,7 +9,8 @@ On what conditions. (1) Live and reference rows are exchangeable when nothing dr
 other break that, so use the device's stride and a `Dispersion` learned from canaries. (2) The guarantee is an average over draws of
 the reference: one unlucky reference warns on many devices at once. (3) The chi-square tail holds: the statistic is the smaller of
 Pearson's X2 and the likelihood ratio G on cells that expect at least 5 rows, measured conservative down to p = 3e-6 (ten equal
-bins, n 50 to 6,400, 3 million draws each); the range and missing tests are exact. Further out alpha is nominal.
+bins, n 50 to 6,400, own run of 3 million draws each; tests/sketch repeats it to 1e-3); the range and missing tests are exact.
+Further out alpha is nominal.
 """
 
 from collections.abc import Sequence

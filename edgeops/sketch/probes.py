@@ -97,7 +97,7 @@ def fit_space(rows: npt.NDArray[np.generic], projections: int, components: int, 
         directions = (vectors / np.sqrt(values + ridge)) @ random
         directions /= np.linalg.norm(directions, axis=0)
     r = min(components, width, max(1, folded.shape[0] // 10))
-    spread = np.sqrt(values[:r] + ridge)
+    spread = np.maximum(np.sqrt(values[:r] + ridge), 1e-30)
     return Space(
         rows.shape[1], mean.astype("<f4"), directions.astype("<f2"), vectors[:, :r].astype("<f2"), spread.astype("<f4")
     )
@@ -105,13 +105,13 @@ def fit_space(rows: npt.NDArray[np.generic], projections: int, components: int, 
 
 def edge_energy(inputs: npt.NDArray[np.generic]) -> Floats:
     """Mean absolute difference of neighbours per row, (n,), along the last axis and, from rank 3 on, the one before it."""
-    x = inputs.astype(np.float64)
+    x = inputs if inputs.dtype in (np.float32, np.float64) else inputs.astype(np.float32)
     axes = [-1] if x.ndim < 3 else [-1, -2]
     energy = np.zeros(x.shape[0])
     for axis in axes:
         if x.shape[axis] > 1:
             steps = np.abs(np.diff(x, axis=axis))
-            energy += steps.reshape(x.shape[0], -1).mean(axis=1)
+            energy += steps.reshape(x.shape[0], -1).mean(axis=1, dtype=np.float64)
     return energy
 
 
@@ -142,7 +142,8 @@ def cut_points(values: Floats) -> tuple[Floats, float, float]:
         return np.zeros(BINS - 1), 0.0, 0.0
     low, high = float(ordered[0]), float(ordered[-1])
     slack = max(1e-6 * (high - low), 1e-6 * max(abs(low), abs(high)), 1e-12)
-    gaps = np.flatnonzero(np.diff(ordered) > slack)
+    with np.errstate(over="ignore"):
+        gaps = np.flatnonzero(np.diff(ordered) > slack)
     edges = np.full(BINS - 1, high + slack)
     for j in range(1, BINS):
         at = np.searchsorted(gaps, round(j * ordered.size / BINS) - 1)

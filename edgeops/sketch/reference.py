@@ -218,7 +218,7 @@ def _inconsistency(profile: ReferenceProfile, size: int) -> str:
     spaces = {"input": profile.input_space, "penultimate": profile.penultimate_space}
     if profile.input_space and profile.input_space.size != size:
         return "input space and input shape disagree"
-    if (np.diff(profile.edges, axis=1) < 0).any() or (profile.low > profile.high).any():
+    if (profile.edges[:, 1:] < profile.edges[:, :-1]).any() or (profile.low > profile.high).any():
         return "edges or range out of order"
     counts = profile.counts
     if (counts[:, BELOW] > counts[:, 0]).any() or (counts[:, ABOVE] > counts[:, BINS - 1]).any() or (profile.rows < 1).any():

@@ -79,7 +79,7 @@ def test_a_full_buffer_drops_and_says_so():
     large = recorder(build_reference(np.random.default_rng(0).standard_normal((200, 20_000)).astype(np.float32), seed=0))
     for _ in range(300):
         large.append(10, np.zeros(20_000, dtype=np.float32))
-    assert large.flush(2_000).tally.dropped == 300 - 16 * 2**20 // 80_000
+    assert large.flush(2_000).tally.dropped == 300 - 8 * 2**20 // 80_000
     assert (window.tally.n, window.tally.dropped, window.tally.calls) == (CAPACITY, 7, CAPACITY + 7)
 
 

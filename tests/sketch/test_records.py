@@ -187,6 +187,17 @@ def test_profiles_fit_models_of_every_form():
         assert len({probe.name for probe in profile.probes}) == len(profile.probes)
 
 
+def test_extreme_numbers_still_make_a_profile():
+    """Huge, tiny, constant and missing columns give a profile that decodes and counts every row."""
+    rng = np.random.default_rng(0)
+    columns = [rng.standard_normal(300) * scale for scale in (1e300, 1e-200, 0.0, 1e25)] + [np.full(300, np.nan)]
+    x = np.stack(columns, axis=1)
+    for inputs in (x, x[:, 1:3], x[:, :1], x[:, 2:3], np.zeros((300, 4), dtype=bool)):
+        profile = ReferenceProfile.from_bytes(build_reference(inputs, seed=1).to_bytes())
+        assert (profile.count(inputs)[:, :11].sum(axis=1) == 300).all()
+        assert np.array_equal(profile.count(inputs)[:1], profile.counts[:1]) or inputs.shape[1] > 1
+
+
 def test_folding_averages_every_number_once():
     """A long row is averaged over runs of neighbours, the last run being shorter."""
     rows = np.arange(2 * 300, dtype=np.float32).reshape(2, 300)

@@ -22,7 +22,8 @@ CAPACITY = 1_024
 MIN_ROWS = 50
 """Counts of fewer rows do not leave the device; they wait for the next window."""
 BATCH = 256
-BUFFER_BYTES = 16 << 20
+BATCH_BYTES = 1 << 20
+BUFFER_BYTES = 8 << 20
 Array = npt.NDArray[Any]
 _Row = tuple[Array | None, Array | None, Array | None]
 
@@ -32,7 +33,7 @@ class Recorder:
 
     model: SHA-256 prefix, 8 B. boot: 16 B, new for every recorder. reference None records latency and counters only.
     stride: every stride-th call is binned. copy: copy rows on append, for callers that reuse their arrays.
-    The buffer holds 1,024 calls, fewer when rows are so large that they would pass 16 MB.
+    The buffer holds 1,024 calls, fewer when rows are so large that they would pass 8 MB.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Recorder:
         self._seq, self._start_ms = 0, start_ms
         row_bytes = _row_bytes(reference)
         self._capacity = max(1, min(CAPACITY, BUFFER_BYTES // row_bytes))
+        self._batch = max(1, min(BATCH, BATCH_BYTES // row_bytes))
         self._latencies: deque[int] = deque()
         self._rows: deque[_Row] = deque()
         self._errors, self._unheard, self._unbinned = _Ticks(), _Ticks(), _Ticks()
@@ -129,8 +131,8 @@ class Recorder:
             row for row in rows
             if _real(row[0]) and row[0].shape == reference.shape and _fits(row[1], reference.outputs) and _fits(row[2], inner)
         ]  # fmt: skip
-        for at in range(0, len(good), BATCH):
-            inputs, outputs, penultimate = zip(*good[at : at + BATCH], strict=True)
+        for at in range(0, len(good), self._batch):
+            inputs, outputs, penultimate = zip(*good[at : at + self._batch], strict=True)
             probes += reference.count(
                 np.stack(inputs), _stacked(outputs, reference.outputs), _stacked(penultimate, inner)
             )
