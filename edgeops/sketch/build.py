@@ -10,8 +10,10 @@ from edgeops.sketch.probes import (
     BINS,
     COLUMNS,
     MAX_PROBES,
+    Counts,
     Floats,
     Probe,
+    Reals,
     Source,
     Space,
     as_rows,
@@ -68,13 +70,15 @@ def build_reference(
     if inputs.ndim == 2:
         chosen = _chosen(flat[fitting].astype(np.float64), features, min(FEATURES, MAX_PROBES - len(probes)))
         probes = [Probe(_name(feature_names, i), "feature", "input", i) for i in chosen] + probes
-    p = len(probes)
-    blank = np.zeros((p, BINS - 1), dtype="<f4"), np.zeros(p, dtype="<f4"), np.zeros(p, dtype="<f4")
-    draft = ReferenceProfile(
-        inputs.shape[1:], k, tuple(probes), *blank, np.zeros((p, COLUMNS), dtype=np.int64), class_bins, class_counts,
-        input_space, inner_space,
-    )  # fmt: skip
+    blank = _blank(len(probes))
+    draft = ReferenceProfile(inputs.shape[1:], k, tuple(probes), *blank, class_bins, class_counts, input_space, inner_space)
     return _counted(draft, draft.values(inputs, outputs, penultimate), fitting)
+
+
+def _blank(p: int) -> tuple[Reals, Reals, Reals, Counts]:
+    """Edges, low, high and counts of p probes before they are counted."""
+    low, high = np.zeros((2, p), dtype="<f4")
+    return np.zeros((p, BINS - 1), dtype="<f4"), low, high, np.zeros((p, COLUMNS), dtype=np.int64)
 
 
 def _counted(draft: ReferenceProfile, values: Floats, fitting: npt.NDArray[np.bool_]) -> ReferenceProfile:

@@ -195,7 +195,6 @@ def test_extreme_numbers_still_make_a_profile():
     for inputs in (x, x[:, 1:3], x[:, :1], x[:, 2:3], np.zeros((300, 4), dtype=bool)):
         profile = ReferenceProfile.from_bytes(build_reference(inputs, seed=1).to_bytes())
         assert (profile.count(inputs)[:, :11].sum(axis=1) == 300).all()
-        assert np.array_equal(profile.count(inputs)[:1], profile.counts[:1]) or inputs.shape[1] > 1
 
 
 def test_folding_averages_every_number_once():
