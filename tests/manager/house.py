@@ -33,6 +33,7 @@ class Clock:
         self.now = now
 
     def __call__(self) -> int:
+        """Unix seconds."""
         return self.now
 
 
