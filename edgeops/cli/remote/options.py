@@ -17,7 +17,7 @@ TRIAL_HELP = {
     "max_latency_ratio_ppm": "Latency against the previous release above which it rolls back; 0 is off. [ppm]",
     "load_ms": "How long the model may take to load. [ms]",
     "call_ms": "How long one inference may take. [ms]",
-    "memory_bytes": "Memory the inference worker may use. [bytes]",
+    "memory_bytes": "Memory the model may take beyond what the empty inference worker needs. [bytes]",
     "attempts": "How often a device tries before it gives the release up. [tries]",
 }
 

@@ -34,7 +34,8 @@ def reasons(rollout: dict[str, Any]) -> str:
     """Why it stopped, in words: the gate's own, then what the devices said and how many of them."""
     causes = rollout.get("reasons") or []
     said = [f"{cause.get('count')}× {cause.get('verdict')}: {cause.get('text')}" for cause in causes if isinstance(cause, dict)]
-    return "; ".join(filter(None, [str(rollout.get("why") or rollout.get("reason") or ""), *said]))
+    why = str(rollout.get("why") or rollout.get("reason") or "")
+    return "; ".join(filter(None, [why if why != rollout.get("status") else "", *said]))
 
 
 def line(rollout: dict[str, Any]) -> tuple[object, ...]:
