@@ -15,8 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import edgeops
-import edgeops_agent
+from edgeops.wire import errors
 from edgeops.wire.errors import EdgeopsError, Misuse
 
 from .confine import die_with_parent, limit_memory
@@ -128,7 +127,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--read", type=Path, action="append", default=[], help="file or folder of the model")
     options = parser.parse_args(arguments)
     die_with_parent(options.parent)
-    enclose([*options.read, *(Path(file).parent for file in (edgeops.__file__, edgeops_agent.__file__) if file)])
+    enclose([*options.read, Path(errors.__file__).parents[1], Path(__file__).parents[1]])
     threading.stack_size(_STACK_BYTES)
     listeners = [socket.socket(fileno=fd) for fd in options.listen]
     WorkerProcess(Channel(socket.socket(fileno=options.control)), listeners).run()
