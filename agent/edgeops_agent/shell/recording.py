@@ -12,6 +12,7 @@ from .runnable import Runnable
 from .tensors import Array, Tensors
 
 BIN_SECONDS = 1.0
+PENULTIMATE = "edgeops_penultimate"  # the output the forge adds for the drift probes
 UNTIMED = -1  # the latency of a call belongs to its first row only
 
 
@@ -22,6 +23,8 @@ class Recording:
         self._recorder = recorder
         self._rank = None if reference is None else len(reference.shape)
         self._width = 0 if reference is None else reference.outputs
+        space = None if reference is None else reference.penultimate_space
+        self._inner = 0 if space is None else space.size
         self._binning = threading.Lock()
         self._over = threading.Event()
         threading.Thread(target=self._bin, name="binning", daemon=True).start()
@@ -33,12 +36,14 @@ class Recording:
             self._recorder.append(latency_us)
             return
         rows = next(iter(inputs.values()))
-        scores = self._scores(outputs, len(rows) if rows.ndim > rank else 1)
+        count = len(rows) if rows.ndim > rank else 1
+        scores, inner = self._scores(outputs, count), self._penultimate(outputs, count)
         if rows.ndim != rank + 1:
-            self._recorder.append(latency_us, rows, scores)
+            self._recorder.append(latency_us, rows, scores, inner)
             return
         for i in range(len(rows)):
-            self._recorder.append(UNTIMED if i else latency_us, rows[i], None if scores is None else scores[i])
+            score, deep = None if scores is None else scores[i], None if inner is None else inner[i]
+            self._recorder.append(UNTIMED if i else latency_us, rows[i], score, deep)
 
     def fail(self) -> None:
         """Count a call that ended in an error of the model."""
@@ -56,10 +61,17 @@ class Recording:
 
     def _scores(self, outputs: Tensors, rows: int) -> Array | None:
         """The first output of numbers that has as many values a row as the reference profile."""
-        for array in outputs.values():
-            if self._width and array.dtype.kind == "f" and array.size == rows * self._width:
+        for name, array in outputs.items():
+            if name != PENULTIMATE and self._width and array.dtype.kind == "f" and array.size == rows * self._width:
                 return array.reshape(rows, self._width)
         return None
+
+    def _penultimate(self, outputs: Tensors, rows: int) -> Array | None:
+        """The penultimate tensor, (rows, d), when the profile projects it."""
+        array = outputs.get(PENULTIMATE)
+        if not self._inner or array is None or array.size != rows * self._inner:
+            return None
+        return array.reshape(rows, self._inner)
 
     def _bin(self) -> None:
         while not self._over.wait(BIN_SECONDS):
