@@ -176,9 +176,11 @@ def accept_release(trust: Trust, data: bytes) -> tuple[str, Release]:
 
 def accept_command(trust: Trust, data: bytes) -> CommandDocument:
     """A command of the online role for this device and incarnation."""
-    command = CommandDocument.parse(_open(trust, data, "command", "online").fields)
+    opened = _open(trust, data, "command", "online")
+    command = CommandDocument.parse(opened.fields)
     if command.device != trust.device or command.incarnation != trust.incarnation:
         raise Rejected("wrong-device", f"command is for {command.device}, incarnation {command.incarnation}")
+    _check_must(opened.fields, "command")
     return command
 
 

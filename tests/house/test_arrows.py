@@ -113,7 +113,7 @@ def strays(root: Path) -> list[str]:
         for path, tree, _ in files(root)
         if path.startswith("agent/")
         for name in imports(path, tree)
-        if name.split(".")[0] == "edgeops" and not name.startswith(shared) and name != "edgeops.__version__"
+        if name.split(".")[0] == "edgeops" and not name.startswith(shared) and name not in ("edgeops", "edgeops.__version__")
     ]
 
 

@@ -46,6 +46,11 @@ def time(data: bytes, nonce: str = w.NONCE) -> Callable[[Code], Any]:
     return lambda code: code.trust.accept_time(w.TRUST, data, nonce)
 
 
+def command(data: bytes) -> Callable[[Code], Any]:
+    """Offer a command."""
+    return lambda code: code.trust.accept_command(w.TRUST, data)
+
+
 def floor(data: bytes) -> Callable[[Code], Any]:
     """Offer a floor document."""
     return lambda code: code.trust.accept_floor(w.TRUST, data)
@@ -132,6 +137,16 @@ ROWS = [
     Row("time-epoch", "a time of another epoch", "epoch", time(w.sealed("time", replace(w.TIME, epoch=2)))),
     Row("time-key", "a release key tells the time", "unknown-key", time(w.sealed("time", w.TIME, *w.RELEASES))),
     Row("time-must", "a time with a rule we do not know", "must", time(w.sealed("time", w.TIME, must=["x"])), "Unfit"),
+    # commands
+    Row("command-device", "another device's command", "wrong-device",
+        command(w.sealed("command", replace(w.COMMAND, device="dev-2")))),
+    Row("command-older", "a command from before the re-flash", "wrong-device",
+        command(w.sealed("command", replace(w.COMMAND, incarnation=1)))),
+    Row("command-fleet", "another fleet's command", "wrong-fleet", command(w.sealed("command", replace(w.COMMAND, fleet="barn")))),
+    Row("command-kind", "a command nobody knows", "malformed", command(w.sealed("command", replace(w.COMMAND, kind="wipe")))),
+    Row("command-key", "a release key commands", "unknown-key", command(w.sealed("command", w.COMMAND, *w.RELEASES))),
+    Row("command-must", "a command with a rule we do not know", "must",
+        command(w.sealed("command", w.COMMAND, must=["x"])), "Unfit"),
     # floors
     Row("floor-replay", "the same floor again", "floor-version", floor(w.sealed("floor", replace(w.FLOOR, version=2)))),
     Row("floor-online", "the online key lowers floors", "unknown-key", floor(w.sealed("floor", w.FLOOR, w.ONLINE))),

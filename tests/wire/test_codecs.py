@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeops.wire import canonical, envelope, topics
-from edgeops.wire.desired import ACTIONS, Desired, Floor, SignedTime, SlotWish, Trial
+from edgeops.wire.desired import ACTIONS, COMMANDS, CommandDocument, Desired, Floor, SignedTime, SlotWish, Trial
 from edgeops.wire.device_class import CLASSES, check_options, classify
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
@@ -82,6 +82,7 @@ presences = st.builds(
 roots = st.builds(lambda v, e, i: w.root_of(v, e, issued=i), ones, counts, counts)
 DOCUMENTS = {
     "root": (roots, Root), "site": (sites, Site), "release": (releases, Release), "desired": (desireds, Desired),
+    "command": (st.builds(CommandDocument, ids, ids, ones, st.sampled_from(COMMANDS), counts), CommandDocument),
     "time": (times, SignedTime), "floor": (floors, Floor), "state": (states, State), "presence": (presences, Presence),
 }  # fmt: skip
 

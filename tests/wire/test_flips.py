@@ -13,7 +13,6 @@ from edgeops.wire.messages import open_report, open_tele, seal_tele
 from . import world as w
 
 OTHERS = {
-    "command": ({"fleet": w.FLEET, "device": w.DEVICE, "counter": 1, "verb": "logs"}, (w.ONLINE,)),
     "stream": ({"fleet": w.FLEET, "frame": 1024, "objects": [], "frames": []}, (w.ONLINE,)),
     "state": ({"fleet": w.FLEET, "device": w.DEVICE, "seq": 1}, (w.STRANGER,)),
     "presence": ({"fleet": w.FLEET, "device": w.DEVICE, "kind": "birth"}, (w.STRANGER,)),
@@ -25,6 +24,7 @@ TRUSTED: dict[str, tuple[bytes, tuple[Signer, ...], Callable[[bytes], Any]]] = {
     "release": (w.sealed("release", w.RELEASE), w.RELEASES, lambda data: trust.accept_release(w.TRUST, data)),
     "floor": (w.sealed("floor", w.FLOOR), w.RELEASES, lambda data: trust.accept_floor(w.TRUST, data)),
     "desired": (w.sealed("desired", w.DESIRED), (w.ONLINE,), lambda data: trust.accept_desired(w.TRUST, data, w.NOW)),
+    "command": (w.sealed("command", w.COMMAND), (w.ONLINE,), lambda data: trust.accept_command(w.TRUST, data)),
     "time": (w.sealed("time", w.TIME), (w.ONLINE,), lambda data: trust.accept_time(w.TRUST, data, w.NONCE)),
 }
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from edgeops.wire import canonical, envelope
-from edgeops.wire.desired import Desired, Floor, SignedTime, SlotWish
+from edgeops.wire.desired import CommandDocument, Desired, Floor, SignedTime, SlotWish
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.release import Release, Side, Tensor, Variant
 from edgeops.wire.root import Role, Root, Site
@@ -51,6 +51,7 @@ TRUST: Trust = replace(
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 SITE = Site(FLEET, 4, 1000, (PEM,), ("mqtts://manager:8883",), ("https://manager:8443",))
 TIME = SignedTime(FLEET, DEVICE, NONCE, NOW, 1, 5)
+COMMAND = CommandDocument(FLEET, DEVICE, 2, "ack", 6)
 FLOOR = Floor(FLEET, 3, {"pears": 6})
 SIDE = Side("c" * 64, 10)
 RELEASE = Release(
