@@ -1,8 +1,10 @@
 """A manager in a temporary folder, a small signed release, and a device with its own keys."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -11,16 +13,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from edgeops.manager import enrol, releases, rollouts
+from edgeops.manager.deliver import Delivery
+from edgeops.manager.hub import Hub
+from edgeops.manager.ingest import Ingest
 from edgeops.manager.layout import Layout
 from edgeops.manager.settings import Settings
 from edgeops.manager.setup import Setup, initialise, load_signer
 from edgeops.parcel.manifest import Manifest
+from edgeops.store import outbox
+from edgeops.wire import topics
 from edgeops.wire.desired import Desired
 from edgeops.wire.envelope import seal
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.messages import Bundle, Presence, SlotReport, State
 from edgeops.wire.release import Release, Side, Tensor, Variant
-from edgeops.wire.trust import Trust, accept_desired, accept_release, accept_time
+from edgeops.wire.token import Token
+from edgeops.wire.trust import Trust, accept_desired, accept_release, accept_site, accept_time, pin_root
 
 NOW = 1_900_000_000
 FLEET = "testfleet"
@@ -137,3 +146,82 @@ class FakeDevice:
             elif kind == "desired":
                 self.trust, desired = accept_desired(self.trust, data, now)
         return desired, documents
+
+
+class Fleet:
+    """Enrolled fake devices against an open manager, without broker: what would be sent is read from the outbox."""
+
+    def __init__(self, hub: Hub, clock: Clock, names: Sequence[str]) -> None:
+        self.hub, self.clock = hub, clock
+        self.frames: list[tuple[str, bytes, int]] = []
+        self.reopen()
+        self.devices = {name: self._enrolled(name) for name in names}
+
+    def reopen(self) -> None:
+        """Begin anew on `self.hub`, as after a restart."""
+        self.delivery = Delivery(self.hub, lambda topic, payload, qos: self.frames.append((topic, payload, qos)) is None)
+        self.ingest = Ingest(self.hub, self.delivery)
+
+    def _enrolled(self, name: str) -> FakeDevice:
+        token = Token.decode(enrol.register(self.hub, "me", name, {"name": name})["token"])
+        device = FakeDevice(name)
+        answer = enrol.redeem(self.hub, device.enrolment(token.secret))
+        trust = pin_root(answer["root"].encode(), FLEET, token.root_pin, name, answer["incarnation"])
+        device.trust, _ = accept_site(trust, answer["site"].encode())
+        return device
+
+    def up(self, name: str, noun: str, payload: bytes) -> None:
+        """A message of a device arrives."""
+        self.ingest.take(topics.up(name, noun), payload)
+
+    def births(self) -> None:
+        """Everybody connects."""
+        for name, device in self.devices.items():
+            self.up(name, "presence", device.presence())
+
+    def letters(self) -> list[outbox.Letter]:
+        """Empty the outbox."""
+        with self.hub.store.write() as tx:
+            found = outbox.waiting(tx, 1000)
+            outbox.sent(tx, [letter.id for letter in found])
+        return found
+
+    def deliver(self) -> dict[str, Desired]:
+        """Empty the outbox into the devices; the desired documents they believed."""
+        believed = {}
+        for letter in self.letters():
+            parsed = topics.parse(letter.topic)
+            assert isinstance(parsed, topics.DeviceTopic)
+            desired, _ = self.devices[parsed.device].read(letter.payload, self.clock.now)
+            if desired is not None:
+                believed[parsed.device] = desired
+        return believed
+
+    def publish(self, version: int, **other: Any) -> str:
+        """A signed release with its objects; its digest."""
+        made = make_release(release_signer(self.hub.layout.root), version, **other)
+        for digest, data in made.objects.items():
+            self.hub.blobs.put(digest, data, 1 << 30)
+        return str(releases.accept(self.hub, "me", made.envelope)["digest"])
+
+    def start(self, version: int = 1, **other: Any) -> str:
+        """Start a rollout of `version` to everybody; its id."""
+        order = {"model": "digits", "version": version, "to": "all", "waves": "100%", "policy": {"dwell_s": 0}}
+        return str(rollouts.create(self.hub, "me", order | other)["id"])
+
+    def report(
+        self, name: str, rollout: str, phase: str, release: str, verdict: str = "", runs: str = "", version: int = 1
+    ) -> None:
+        """A device reports on the rollout of `release`; `runs` is what is committed."""
+        report = SlotReport(phase, "digits" if runs else "", version if runs else 0, runs, "", rollout, verdict, target=release)
+        device = self.devices[name]
+        self.up(name, "state", device.state({"main": report}, device.trust.counter if device.trust else 0))
+
+    def commit(self, name: str, rollout: str, release: str, version: int = 1) -> None:
+        """A device goes all the way."""
+        self.report(name, rollout, "trial", release)
+        self.report(name, rollout, "idle", release, "committed", release, version)
+
+    def show(self, rollout: str) -> dict[str, Any]:
+        """The rollout as the API shows it."""
+        return rollouts.show(self.hub, rollout)

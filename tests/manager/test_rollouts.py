@@ -1,0 +1,260 @@
+"""From device reports to rollout verdicts: each device counts once, and what the store says is all there is."""
+
+import pytest
+from manager_house import Clock, Fleet
+
+from edgeops.manager import reconcile, rollouts
+from edgeops.manager.desire import wish_of
+from edgeops.manager.hub import Hub, open_hub
+from edgeops.wire.errors import Misuse
+
+
+@pytest.fixture
+def fleet(hub: Hub, clock: Clock) -> Fleet:
+    """Four enrolled devices that are online."""
+    made = Fleet(hub, clock, ["a", "b", "c", "d"])
+    made.births()
+    made.letters()
+    return made
+
+
+def order_of(fleet: Fleet, rollout: str) -> list[str]:
+    """Device names in the order of the waves."""
+    return [row["device"] for row in fleet.show(rollout)["devices"]]
+
+
+def statuses(fleet: Fleet, rollout: str) -> dict[str, str]:
+    """Assignment status by device."""
+    return {row["device"]: row["status"] for row in fleet.show(rollout)["devices"]}
+
+
+def test_waves_open_one_after_the_other(fleet: Fleet) -> None:
+    """Only the devices of open waves are offered the release; the next wave opens when the first has committed."""
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,2,100%")
+    first, second, *rest = order_of(fleet, rollout)
+    offered = fleet.deliver()
+    assert set(offered) == {first}
+    assert offered[first].slots["main"].release == release
+    fleet.commit(first, rollout, release)
+    assert set(fleet.deliver()) == {second}
+    fleet.commit(second, rollout, release)
+    assert set(fleet.deliver()) == set(rest)
+    for name in rest:
+        fleet.commit(name, rollout, release)
+    shown = fleet.show(rollout)
+    assert (shown["status"], shown["counts"]["committed"], shown["counts"]["started"]) == ("finished", 4, 4)
+
+
+def test_a_device_counts_once_however_often_it_reports(fleet: Fleet) -> None:
+    """Repeated reports of the same outcome change no counter."""
+    release = fleet.publish(1)
+    rollout = fleet.start()
+    fleet.deliver()
+    for _ in range(5):
+        fleet.commit("a", rollout, release)
+    counts = fleet.show(rollout)["counts"]
+    assert (counts["started"], counts["committed"]) == (1, 1)
+
+
+def test_a_failed_canary_stops_the_rollout(fleet: Fleet) -> None:
+    """A rolled-back first device halts; nobody else is offered the release, and its reason is shown."""
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,100%")
+    first = order_of(fleet, rollout)[0]
+    fleet.deliver()
+    fleet.report(first, rollout, "trial", release)
+    fleet.report(first, rollout, "idle", release, "rolled-back")
+    shown = fleet.show(rollout)
+    assert shown["status"] == "halted" and "wave-missed" in shown["why"]
+    assert shown["counts"]["rolled_back"] == 1
+    assert set(statuses(fleet, rollout).values()) == {"settled", "planned"}
+    assert fleet.deliver() == {}
+
+
+def test_a_device_that_only_waits_has_not_started(fleet: Fleet) -> None:
+    """Phases idle and waiting do not count as started, and neither does what another rollout left."""
+    release = fleet.publish(1)
+    rollout = fleet.start()
+    fleet.report("a", rollout, "waiting", release)
+    fleet.report("b", "", "idle", "")
+    fleet.report("c", "r-other", "fetch", "f" * 64)
+    fleet.report("d", "r-other", "idle", release, "committed", release)
+    assert fleet.show(rollout)["counts"]["started"] == 0
+
+
+def test_pausing_withdraws_offers_that_have_not_begun(fleet: Fleet) -> None:
+    """Paused: devices that started go on, the others get their old wish back; resuming offers again."""
+    release = fleet.publish(1)
+    rollout = fleet.start()
+    fleet.deliver()
+    fleet.report("a", rollout, "fetch", release)
+    rollouts.operate(fleet.hub, "me", rollout, "pause")
+    withdrawn = fleet.deliver()
+    assert set(withdrawn) == {"b", "c", "d"}
+    assert all(desired.slots["main"].action == "none" for desired in withdrawn.values())
+    rollouts.operate(fleet.hub, "me", rollout, "resume")
+    assert {name: desired.slots["main"].action for name, desired in fleet.deliver().items()} == dict.fromkeys("bcd", "run")
+    for name in "abcd":
+        fleet.commit(name, rollout, release)
+    assert fleet.show(rollout)["status"] == "finished"
+
+
+def committed(fleet: Fleet, version: int) -> tuple[str, str]:
+    """Bring a release to everybody: (release, rollout)."""
+    release = fleet.publish(version)
+    rollout = fleet.start(version)
+    fleet.deliver()
+    for name in fleet.devices:
+        fleet.commit(name, rollout, release, version)
+    assert fleet.show(rollout)["status"] == "finished"
+    return release, rollout
+
+
+def test_revert_gives_everybody_the_previous_release(fleet: Fleet) -> None:
+    """abort revert: new desired documents name the previous release, and the rollout ends when all run it again."""
+    old, _ = committed(fleet, 1)
+    _, rollout = committed(fleet, 2)
+    assert rollouts.operate(fleet.hub, "me", rollout, "abort", "revert")["status"] == "reverting"
+    back = fleet.deliver()
+    assert {name: desired.slots["main"].release for name, desired in back.items()} == dict.fromkeys("abcd", old)
+    for name in "abc":
+        fleet.report(name, back[name].slots["main"].rollout, "idle", old, "committed", old)
+    assert fleet.show(rollout)["status"] == "reverting"
+    fleet.report("d", back["d"].slots["main"].rollout, "idle", old, "committed", old)
+    assert (fleet.show(rollout)["status"], fleet.show(rollout)["reverted"]) == ("aborted", 4)
+
+
+def test_revert_of_a_first_release_empties_the_slot(fleet: Fleet) -> None:
+    """Devices that had nothing before are wished to hold nothing."""
+    release, rollout = committed(fleet, 1)
+    rollouts.operate(fleet.hub, "me", rollout, "abort", "revert")
+    back = fleet.deliver()
+    assert {desired.slots["main"].action for desired in back.values()} == {"none"}
+    fleet.report("a", rollout, "fetch", release, "", release)
+    assert fleet.show(rollout)["reverted"] == 0
+    for name in "abcd":
+        fleet.report(name, rollout, "idle", "", "removed")
+    assert fleet.show(rollout)["status"] == "aborted"
+
+
+def test_a_newer_rollout_is_not_undone_by_an_older_ones_revert(fleet: Fleet) -> None:
+    """Reverting version 1 after version 2 has gone out leaves version 2 alone."""
+    _, first = committed(fleet, 1)
+    newer, _ = committed(fleet, 2)
+    rollouts.operate(fleet.hub, "me", first, "abort", "revert")
+    assert fleet.deliver() == {}
+    fleet.devices["a"].boot = "b" * 32
+    fleet.up("a", "presence", fleet.devices["a"].presence())
+    with fleet.hub.store.read() as tx:
+        assert (wish_of(tx, "a", "main") or {})["release"] == newer
+
+
+def test_a_variant_that_fits_nobody_is_unfit(fleet: Fleet) -> None:
+    """A device whose class no variant supports settles as unfit without being sent anything."""
+    fleet.publish(1, classes=("arm-dot",))
+    rollout = fleet.start()
+    shown = fleet.show(rollout)
+    assert {row["verdict"] for row in shown["devices"]} == {"unfit"} and fleet.deliver() == {}
+    assert {row["reason"] for row in shown["devices"]} == {"no-variant"}
+
+
+def test_silence_after_activation_becomes_a_failure(fleet: Fleet, clock: Clock) -> None:
+    """Quiet devices are shown as unknown first, then fail as silent; those that still speak do not."""
+    release = fleet.publish(1)
+    policy = {"dwell_s": 0, "silence_s": 60, "silence_failure_s": 120, "success_fraction": 0.5}
+    rollout = fleet.start(policy=policy)
+    fleet.deliver()
+    for name in "ab":
+        fleet.report(name, rollout, "trial", release)
+    for _ in range(7):
+        clock.now += 10
+        fleet.report("b", rollout, "trial", release)
+        reconcile.tick(fleet.hub)
+    assert fleet.show(rollout)["counts"]["unknown"] == 1
+    for _ in range(6):
+        clock.now += 10
+        fleet.report("b", rollout, "trial", release)
+        reconcile.tick(fleet.hub)
+    counts = fleet.show(rollout)["counts"]
+    assert (counts["silent"], counts["unknown"], counts["started"]) == (1, 0, 2)
+    fleet.report("a", rollout, "idle", release, "committed", release)
+    assert fleet.show(rollout)["counts"]["committed"] == 0
+
+
+def test_a_goodbye_pauses_the_deadlines(fleet: Fleet, clock: Clock) -> None:
+    """A device that left politely is neither silent nor late, however long it stays away."""
+    release = fleet.publish(1)
+    rollout = fleet.start(policy={"dwell_s": 0, "silence_s": 60, "silence_failure_s": 120, "device_deadline_s": 300})
+    fleet.deliver()
+    fleet.report("a", rollout, "trial", release)
+    fleet.up("a", "presence", fleet.devices["a"].presence("goodbye"))
+    clock.now += 10_000
+    reconcile.tick(fleet.hub)
+    counts = fleet.show(rollout)["counts"]
+    assert (counts["silent"], counts["failed"], counts["unknown"]) == (0, 0, 0)
+    fleet.up("a", "presence", fleet.devices["a"].presence())
+    clock.now += 299
+    fleet.report("a", rollout, "trial", release)
+    reconcile.tick(fleet.hub)
+    assert fleet.show(rollout)["counts"]["failed"] == 0
+    clock.now += 2
+    reconcile.tick(fleet.hub)
+    assert fleet.show(rollout)["counts"]["failed"] == 1
+
+
+def test_a_dwell_is_waited_out_by_ticks(fleet: Fleet, clock: Clock) -> None:
+    """Time alone moves a wave on, once its dwell is over."""
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,100%", policy={"dwell_s": 100})
+    first = order_of(fleet, rollout)[0]
+    fleet.deliver()
+    fleet.commit(first, rollout, release)
+    clock.now += 99
+    reconcile.tick(fleet.hub)
+    assert fleet.show(rollout)["wave"] == 1
+    clock.now += 1
+    reconcile.tick(fleet.hub)
+    assert fleet.show(rollout)["wave"] == 2
+
+
+def test_offline_devices_come_last_and_do_not_block(hub: Hub, clock: Clock) -> None:
+    """Devices nobody has heard of are in later waves, and are sent their wish when they come."""
+    fleet = Fleet(hub, clock, ["a", "b", "c", "d"])
+    fleet.up("c", "presence", fleet.devices["c"].presence())
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,100%")
+    assert order_of(fleet, rollout)[0] == "c"
+    fleet.letters()
+    fleet.commit("c", rollout, release)
+    fleet.letters()
+    fleet.up("a", "presence", fleet.devices["a"].presence())
+    assert fleet.deliver()["a"].slots["main"].release == release
+
+
+def test_a_restart_in_the_middle_changes_nothing(fleet: Fleet, clock: Clock) -> None:
+    """A manager opened anew on the same folder goes on where the old one was: nothing lived in memory only."""
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,100%")
+    first = order_of(fleet, rollout)[0]
+    fleet.hub.store.close()
+    fleet.hub = open_hub(fleet.hub.layout.root, clock)
+    fleet.reopen()
+    assert set(fleet.deliver()) == {first}
+    fleet.commit(first, rollout, release)
+    assert len(fleet.deliver()) == 3
+    fleet.hub.close()
+
+
+def test_resuming_a_halted_rollout_under_a_newer_one_is_a_conflict(fleet: Fleet) -> None:
+    """A halted rollout gives way to a new one and cannot be resumed while that runs."""
+    release = fleet.publish(1)
+    old = fleet.start(waves="1,100%")
+    first = order_of(fleet, old)[0]
+    fleet.report(first, old, "trial", release)
+    fleet.report(first, old, "idle", release, "failed")
+    assert fleet.show(old)["status"] == "halted"
+    fleet.publish(2)
+    fleet.start(2)
+    with pytest.raises(Misuse, match="rollout-conflict"):
+        rollouts.operate(fleet.hub, "me", old, "resume")
