@@ -15,8 +15,6 @@ from edgeops.wire.errors import EdgeopsError
 
 from ... import show
 from ...frame import Run
-from .flight import Flight, clear, failures
-from .stage import Stage
 
 STEPS = 9
 Keep = Annotated[bool, typer.Option("--keep", help="Leave manager and devices running until Ctrl-C, and the folder on disk.")]
@@ -29,6 +27,9 @@ def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7) ->
 
     Example: edgeops demo --keep
     """
+    from .flight import Flight, clear, failures
+    from .stage import Stage
+
     began = time.monotonic()
     place = (folder or Path(tempfile.mkdtemp(prefix="edgeops-demo-"))).resolve()
     out = sys.stderr if run.json else sys.stdout
