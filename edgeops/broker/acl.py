@@ -1,5 +1,7 @@
 """Who may use which topic: the one rule that both brokers enforce. Pure."""
 
+import functools
+
 from edgeops.wire.fields import ID
 
 MANAGER = "manager"
@@ -27,6 +29,22 @@ def may_read(name: str, topic: str) -> bool:
     if name == MANAGER or parts[2:3] == ["b"]:
         return True
     return parts[2:3] != ["#"] and parts[3:6] == ["d", name, "dn"]
+
+
+@functools.lru_cache(maxsize=4096)
+def _levels(wanted: str) -> tuple[str, ...]:
+    return tuple(wanted.split("/"))
+
+
+def matches(wanted: str, topic: list[str]) -> bool:
+    """True if the filter `wanted` matches the topic split into levels (MQTT 3.1.1 §4.7)."""
+    levels = _levels(wanted)
+    for level, given in zip(levels, topic, strict=False):
+        if level == "#":
+            return True
+        if level not in (given, "+"):
+            return False
+    return len(levels) == len(topic) or (levels[-1] == "#" and len(levels) == len(topic) + 1)
 
 
 def _is_shard(part: list[str]) -> bool:

@@ -15,12 +15,13 @@ from amqtt.mqtt.connack import NOT_AUTHORIZED, ConnackPacket
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from .acl import MANAGER, known_name, may_publish, may_read
+from .acl import MANAGER, known_name, matches, may_publish, may_read
 from .amqtt_streams import Intake, Outlet
 
 _LOG = logging.getLogger("edgeops.broker")
 _CONNECT_S = 10.0
-_QUEUED_MESSAGES = 1000
+_QUEUED_MESSAGES = 4000
+_RECEIVED_MESSAGES = 500
 _QUEUED_BYTES = 16 << 20
 _RETAINED_PER_DEVICE = 16
 _OVERRIDDEN = (
@@ -43,7 +44,7 @@ def certificate_name(secure: ssl.SSLObject | None) -> str:
     return str(names[0]) if len(names) == 1 else ""
 
 
-class PromptHandler(BrokerProtocolHandler):  # type: ignore[misc]
+class PromptConnection(BrokerProtocolHandler):  # type: ignore[misc]
     """amqtt ignores a read timeout, so half-open clients stayed connected for ever."""
 
     def handle_read_timeout(self) -> None:
@@ -62,7 +63,7 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         self._load: dict[int, tuple[int, int]] = {}
         self._sending: set[asyncio.Task[Any]] = set()
         super().__init__(config)
-        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=_QUEUED_MESSAGES)
+        self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=_RECEIVED_MESSAGES)
 
     async def reload(self, revoked: Collection[str]) -> None:
         """Read the revocation list again; disconnect and from now on refuse the names in `revoked`."""
@@ -101,7 +102,7 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         """
         try:
             async with asyncio.timeout(_CONNECT_S):
-                handler, session = await PromptHandler.init_from_connect(reader, writer, self.plugins_manager)
+                handler, session = await PromptConnection.init_from_connect(reader, writer, self.plugins_manager)
             refusal = self._refusal(session)
             if refusal:
                 _LOG.info("%s", refusal)
@@ -115,7 +116,7 @@ class GuardedBroker(Broker):  # type: ignore[misc]
             raise AMQTTError(refusal)
         session.clean_session, session.parent = True, 0
         session.keep_alive = math.ceil(session.keep_alive * 1.5)
-        session.delivered_message_queue = asyncio.Queue(maxsize=_QUEUED_MESSAGES)
+        session.delivered_message_queue = asyncio.Queue(maxsize=_RECEIVED_MESSAGES)
         reader.backlog, reader.patience_s = session.delivered_message_queue, session.keep_alive or None
         while session.client_id in self._sessions:
             await self._cleanup_session(session.client_id)
@@ -174,14 +175,15 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         if not any(held is session for held, _ in self._subscriptions.get(wanted, ())):
             return
         for topic, kept in list(self._retained_messages.items()):
-            if self._matches(topic, wanted):
+            if matches(wanted, topic.split("/")):
                 self._offer(session, topic, kept.data, min(qos, kept.qos or 0), retain=True)
 
     async def _run_broadcast(self, running_tasks: Any) -> None:
         """Route one message. amqtt iterates over the live table while others change it, and queues without a bound."""
         message = await self._broadcast_queue.get()
+        levels = message["topic"].split("/")
         for wanted, subscriptions in list(self._subscriptions.items()):
-            if self._matches(message["topic"], wanted):
+            if matches(wanted, levels):
                 for session, qos in list(subscriptions):
                     self._offer(session, message["topic"], message["data"], message.get("qos", qos), retain=False)
 

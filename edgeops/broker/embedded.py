@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from .child import Leashed
 from .ports import BrokerPlan, Kind
-from .reach import claim_port, wait_until_ready
+from .reach import wait_until_ready, with_free_port
 
 _LOG = logging.getLogger("edgeops.broker")
 DEVICES = 100
@@ -18,9 +18,9 @@ class BuiltIn:
 
     kind: Kind = "built-in"
 
-    def __init__(self, plan: BrokerPlan) -> None:
+    def __init__(self, plan: BrokerPlan, port: int) -> None:
         self.host = plan.host
-        self.port = claim_port(plan.host, plan.port)
+        self.port = port
         self._denied = 0
         plan.folder.mkdir(parents=True, exist_ok=True)
         settings = {
@@ -65,4 +65,4 @@ class BuiltIn:
 
 def start_built_in(plan: BrokerPlan) -> BuiltIn:
     """Start the built-in broker; raises Misuse("port-busy"), Unreachable("broker-failed")."""
-    return BuiltIn(plan)
+    return with_free_port(plan, lambda port: BuiltIn(plan, port))

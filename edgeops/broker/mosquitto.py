@@ -1,5 +1,6 @@
 """mosquitto as a child process: found, configured for client certificates and our ACL, watched through its own log."""
 
+import logging
 import os
 import re
 import shutil
@@ -12,9 +13,12 @@ from edgeops.wire.errors import Misuse
 from .acl import known_name, may_publish, may_read, mosquitto_acl
 from .child import Leashed
 from .ports import BrokerPlan, Kind
-from .reach import claim_port, wait_until_ready
+from .reach import wait_until_ready, with_free_port
 
+_LOG = logging.getLogger("edgeops.broker")
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin", "/home/linuxbrew/.linuxbrew/sbin")
+# The manager is the slowest reader: 4,000 queued messages overflowed when 5,000 reports came at once. For QoS 0, mosquitto 2.0
+# bounds only the number, not the bytes, so a device that stops reading during a broadcast costs up to its unread frames.
 _CONFIG = """\
 per_listener_settings false
 listener {port} {host}
@@ -28,9 +32,9 @@ use_username_as_clientid true
 allow_anonymous false
 acl_file {acl}
 persistence false
-max_queued_messages 1000
-max_queued_bytes 16777216
-max_inflight_messages 20
+max_queued_messages 20000
+max_queued_bytes 67108864
+max_inflight_messages 100
 message_size_limit 1048576
 max_packet_size 1114112
 persistent_client_expiration 1d
@@ -98,9 +102,9 @@ class Mosquitto:
 
     kind: Kind = "mosquitto"
 
-    def __init__(self, plan: BrokerPlan, program: Path) -> None:
+    def __init__(self, plan: BrokerPlan, program: Path, port: int) -> None:
         self.host = plan.host
-        self.port = claim_port(plan.host, plan.port)
+        self.port = port
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._acl = plan.folder / "mosquitto.acl"
         config = plan.folder / "mosquitto.conf"
@@ -109,12 +113,17 @@ class Mosquitto:
         self._denials = DenialCount()
         leash = str(Path(__file__).with_name("leash.py"))
         command = [sys.executable, "-I", "-S", leash, str(program), "-c", str(config)]
-        self._child = Leashed(command, self._denials.read)
+        self._child = Leashed(command, self._read)
         try:
             wait_until_ready(plan.host, self.port, plan.cert_path, self._child.alive, self._child.last_lines)
         except BaseException:
             self._child.stop()
             raise
+
+    def _read(self, line: str) -> None:
+        if line.startswith("Outgoing messages are being dropped"):
+            _LOG.warning("mosquitto: %s", line)
+        self._denials.read(line)
 
     def stop(self) -> None:
         """Stop mosquitto and wait until it is gone."""
@@ -145,4 +154,4 @@ def start_mosquitto(plan: BrokerPlan) -> Mosquitto:
     program = find_mosquitto()
     if program is None:
         raise Misuse("no-mosquitto", "no mosquitto on PATH, in sbin or from Homebrew; install it or choose the built-in broker")
-    return Mosquitto(plan, program)
+    return with_free_port(plan, lambda port: Mosquitto(plan, program, port))

@@ -6,9 +6,14 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from edgeops.wire.errors import Misuse, Unreachable
 
+from .ports import BrokerPlan
+
+Started = TypeVar("Started")
+_TRIES = 5
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 names to translate, nothing is bound here
 
 
@@ -27,6 +32,21 @@ def claim_port(host: str, port: int) -> int:
             message = f"port {port} on {host} is taken by another program; choose another one, or 0 for any free port"
             raise Misuse("port-busy", message) from None
         return int(probe.getsockname()[1])
+
+
+def with_free_port(plan: BrokerPlan, start: Callable[[int], Started]) -> Started:
+    """Call `start` with the port of the plan; for port 0 with free ones until a start succeeds, as others take ports meanwhile.
+
+    Raises Misuse("port-busy" | "bad-address") and the last Unreachable("broker-failed").
+    """
+    for _ in range(0 if plan.port else _TRIES - 1):
+        port = claim_port(plan.host, 0)
+        try:
+            return start(port)
+        except Unreachable as failure:
+            if "in use" not in failure.message.lower():
+                raise
+    return start(claim_port(plan.host, plan.port))
 
 
 def wait_until_ready(

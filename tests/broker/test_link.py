@@ -76,7 +76,7 @@ def test_queues_are_bounded_while_offline(pki, links):
     link.stop()
 
 
-def test_it_comes_back_after_the_broker_does(kind, pki, tmp_path, links, make_site):
+def test_it_comes_back_after_the_broker_does(kind, pki, tmp_path, links, make_site, eventually):
     """After a restart of the broker the link reconnects, subscribes again and sends what was queued meanwhile."""
     broker = start_broker(kind, pki.plan(tmp_path))
     got, ups, link = queue.Queue(), threading.Semaphore(0), links(plan_for(pki, broker.port))
@@ -85,6 +85,7 @@ def test_it_comes_back_after_the_broker_does(kind, pki, tmp_path, links, make_si
     link.start()
     assert ups.acquire(timeout=10)
     broker.stop()
+    assert eventually(lambda: not link.connected) and not link.publish("e/1/b/x", b"lost", qos=0)
     site = make_site(start_broker(kind, pki.plan(tmp_path, broker.port)))
     assert ups.acquire(timeout=10)
     device = site.online("dev-a", "e/1/07/d/dev-a/dn/+")

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from edgeops.broker import mosquitto as mosquitto_module
-from edgeops.broker import start_broker
+from edgeops.broker import reach, start_broker
 from edgeops.wire.errors import Misuse, Unreachable
 
 pytestmark = pytest.mark.real
@@ -90,6 +90,24 @@ def test_a_busy_port_is_said_so(kind, pki, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Misuse) as caught:
         start_broker(kind, pki.plan(tmp_path, taken.getsockname()[1]))
     assert caught.value.reason == "port-busy"
+
+
+def test_a_lost_race_for_a_free_port_is_run_again(kind, pki, tmp_path, monkeypatch):
+    """If another program takes the free port before the broker does, the next one is used; a chosen port is not given up."""
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        lost = [rival.getsockname()[1]]
+        real = reach.claim_port
+        monkeypatch.setattr(reach, "claim_port", lambda host, port: lost.pop() if lost else real(host, port))
+        broker = start_broker(kind, pki.plan(tmp_path))
+        broker.stop()
+        assert broker.port != rival.getsockname()[1] and not lost
+
+
+def test_somebody_elses_server_is_not_taken_for_ours(site, pki):
+    """A TLS server with another certificate on our port does not count as a started broker."""
+    with pytest.raises(Unreachable, match="did not answer"):
+        ours = pki.issue("dev-a")[0]
+        reach.wait_until_ready("127.0.0.1", site.broker.port, ours, lambda: True, lambda: "", patience_s=0.3)
 
 
 def test_unreadable_keys_show_the_brokers_last_words(kind, pki, tmp_path):

@@ -1,7 +1,7 @@
 """The crash harness: the update machine in a small world of disk, memory and orders, cut at every boundary, alone and in pairs.
 
-A world says how each phase of each build turns out. A run feeds orders, cuts the power at chosen points, adds noise (late, duplicate or
-replayed events) and looks at the invariants after every step. It knows nothing of the product but `step` and its words.
+A world says how each phase of each build turns out. A run feeds orders, cuts the power at chosen points, adds noise (late,
+duplicate or replayed events) and looks at the invariants after every step. Of the product it knows only `step` and its words.
 """
 
 import itertools
