@@ -44,7 +44,9 @@ def push(hub: Hub, tx: Connection, device: str) -> None:
 
 def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:
     """Tell a device that the outcomes of its orders up to `order` are stored, so that it need not repeat them."""
-    command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], "ack", order)
+    counter = row["command"] + 1
+    rows.change(tx, devices, {"id": row["id"]}, command=counter)
+    command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], hub.root.epoch, counter, "ack", order)
     outbox.post(tx, topics.down(row["id"], "cmd"), seal("command", command.payload(), [hub.online]), 1)
 
 

@@ -36,7 +36,7 @@ def check_new(device: str, labels: Mapping[str, str]) -> None:
 def blank(device: str, labels: Mapping[str, str], now: int) -> dict[str, Any]:
     """The row of a device nobody has seen."""
     return {
-        "id": device, "labels": dict(labels), "status": "registered", "created": now, "incarnation": 0, "counter": 0,
+        "id": device, "labels": dict(labels), "status": "registered", "created": now, "incarnation": 0, "counter": 0, "command": 0,
         "capabilities": {}, "facts": {}, "agent": "", "presence": "never", "paused_s": 0,
     }  # fmt: skip
 

@@ -102,8 +102,11 @@ class Ingest:
         )  # fmt: skip
         self._seen(tx, row)
         observe(self._hub, tx, state)
-        if state.counters.get("outbox"):
-            acknowledge(self._hub, tx, row, state.counter)
+        if state.command > row["command"]:
+            rows.change(tx, devices, {"id": row["id"]}, command=state.command)
+        if state.outcomes:
+            known = {**row, "command": max(row["command"], state.command)}
+            acknowledge(self._hub, tx, known, max(outcome.order for outcome in state.outcomes))
         if state.counter > row["counter"]:
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)

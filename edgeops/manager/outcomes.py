@@ -8,7 +8,7 @@ from edgeops.rollout.state import DeviceStarted, Event, Outcome, Reverted, Verdi
 from edgeops.store import rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices
-from edgeops.wire.messages import SlotReport, State
+from edgeops.wire.messages import OutcomeReport, SlotReport, State
 
 from .conduct import apply, load
 from .hub import Hub
@@ -24,10 +24,10 @@ def observe(hub: Hub, tx: Connection, state: State) -> None:
         for row in rows.find(tx, assignments, device=state.device, status=status):
             report = state.slots.get(row["slot"])
             if report is not None:
-                _observe(hub, tx, row, report)
+                _observe(hub, tx, row, report, state.outcomes)
 
 
-def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:
+def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: tuple[OutcomeReport, ...]) -> None:
     job = load(tx, row["rollout"])
     release = job.rollout.plan.release
     if row["status"] == "recalled":
@@ -35,18 +35,24 @@ def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:
         return
     mine = report.rollout == row["rollout"]
     working = report.phase in WORKING and (mine or report.target == release)
-    settled = mine and report.verdict in OUTCOMES and report.phase not in WORKING
-    if not (working or settled):
+    ended = _ended(row, outcomes) or (report if mine and report.verdict in OUTCOMES and report.phase not in WORKING else None)
+    if not (working or ended):
         return
-    events, changes = _events(hub, tx, row, report, settled, release)
+    events, changes = _events(hub, tx, row, report, ended, release)
     if changes:
         rows.change(tx, assignments, {"rollout": row["rollout"], "device": row["device"]}, **changes)
     if events:
         apply(hub, tx, row["rollout"], *events)
 
 
+def _ended(row: Row, outcomes: tuple[OutcomeReport, ...]) -> OutcomeReport | None:
+    """The newest outcome of this rollout in the outbox: a later order may have replaced it in the slot's own report."""
+    told = [one for one in outcomes if (one.slot, one.rollout) == (row["slot"], row["rollout"]) and one.verdict in OUTCOMES]
+    return max(told, key=lambda one: one.order, default=None)
+
+
 def _events(
-    hub: Hub, tx: Connection, row: Row, report: SlotReport, settled: bool, release: str
+    hub: Hub, tx: Connection, row: Row, report: SlotReport, ended: OutcomeReport | SlotReport | None, release: str
 ) -> tuple[list[Event], dict[str, Any]]:
     now, events, changes = hub.now(), cast(list[Event], []), cast(dict[str, Any], {})
     if row["started_at"] is None:
@@ -55,11 +61,11 @@ def _events(
         events.append(DeviceStarted(now, row["wave"]))
     if row["activated_at"] is None and (report.phase == "trial" or report.release == release):
         changes["activated_at"] = now
-    if settled:
+    if ended:
         changes |= {
-            "status": "settled", "verdict": report.verdict, "reason": report.reason, "detail": report.detail, "settled_at": now,
+            "status": "settled", "verdict": ended.verdict, "reason": ended.reason, "detail": ended.detail, "settled_at": now,
         }  # fmt: skip
-        events.append(Outcome(now, row["wave"], cast(Verdict, report.verdict), report.reason))
+        events.append(Outcome(now, row["wave"], cast(Verdict, ended.verdict), ended.reason))
     return events, changes
 
 

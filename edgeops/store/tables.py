@@ -20,6 +20,7 @@ devices = Table(
     Column("token_expires", BigInteger),
     Column("token_spent", BigInteger),
     Column("counter", BigInteger, nullable=False),
+    Column("command", BigInteger, nullable=False),
     Column("desired", LargeBinary),
     Column("desired_expires", BigInteger),
     Column("capabilities", JSON, nullable=False),

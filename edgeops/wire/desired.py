@@ -157,11 +157,13 @@ COMMANDS = ("ack",)
 
 @dataclass(frozen=True, slots=True)
 class CommandDocument:
-    """A command of the online key. `ack`: the outcomes of all orders up to `order` are stored; harmless when replayed."""
+    """A command of the online key, numbered on its own. `ack`: the outcomes of all orders up to `order` are stored."""
 
     fleet: str
     device: str
     incarnation: int
+    epoch: int
+    counter: int
     kind: str
     order: int = 0
 
@@ -175,6 +177,6 @@ class CommandDocument:
         if fields.text("kind") not in COMMANDS:
             raise fields.fail("kind", ", ".join(COMMANDS))
         return CommandDocument(
-            fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("kind"),
-            fields.number("order"),
+            fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.number("epoch"),
+            fields.number("counter", 1), fields.text("kind"), fields.number("order"),
         )  # fmt: skip

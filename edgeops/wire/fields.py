@@ -87,6 +87,11 @@ class Fields:
             result[key] = read(Fields.of(value, f"{self.where}.{name}.{key}"))
         return result
 
+    def objects(self, name: str, read: Callable[["Fields"], Any], most: int = 256, default: Any = ...) -> tuple[Any, ...]:
+        """Read every object of the list at `name` with `read`."""
+        values = self.items(name, most, default)
+        return tuple(read(Fields.of(value, f"{self.where}.{name}[{index}]")) for index, value in enumerate(values))
+
     def counts(self, name: str, most: int = 64) -> dict[str, int]:
         """An object of non-negative integers."""
         values = self.mapping(name, most, {})

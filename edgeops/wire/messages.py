@@ -55,8 +55,39 @@ class SlotReport:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeReport:
+    """How an order ended in a slot; repeated in every state until the manager has acknowledged it."""
+
+    slot: str
+    order: int
+    rollout: str
+    release: str
+    verdict: str
+    reason: str = ""
+    detail: str = ""
+
+    def payload(self) -> dict[str, Any]:
+        """The JSON payload."""
+        return {name: getattr(self, name) for name in OutcomeReport.__slots__}
+
+    @staticmethod
+    def parse(fields: Fields) -> "OutcomeReport":
+        """Read one outcome; raises Rejected."""
+        if not fields.text("verdict") or fields.text("verdict") not in VERDICTS:
+            raise fields.fail("verdict", "a known verdict")
+        return OutcomeReport(
+            fields.text("slot", ID), fields.number("order"), fields.text("rollout", ID, default=""),
+            fields.text("release", HEX64, default=""), fields.text("verdict"), fields.text("reason", most=128),
+            fields.text("detail", most=512),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """A device's full reported state; (incarnation, boot, seq) orders reports. `counter` is the newest desired it accepted."""
+    """A device's full reported state; (incarnation, boot, seq) orders reports.
+
+    `counter` and `command` are the newest desired document and the newest command it accepted.
+    """
 
     fleet: str
     device: str
@@ -66,13 +97,16 @@ class State:
     counter: int
     slots: Mapping[str, SlotReport]
     counters: Mapping[str, int] = field(default_factory=dict)
+    command: int = 0
+    outcomes: tuple[OutcomeReport, ...] = ()
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
         return {
             "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation, "boot": self.boot, "seq": self.seq,
             "counter": self.counter, "slots": {name: s.payload() for name, s in self.slots.items()},
-            "counters": dict(self.counters),
+            "counters": dict(self.counters), "command": self.command,
+            "outcomes": [outcome.payload() for outcome in self.outcomes],
         }  # fmt: skip
 
     @staticmethod
@@ -81,7 +115,7 @@ class State:
         return State(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("boot", HEX32),
             fields.number("seq", 1), fields.number("counter"), fields.each("slots", SlotReport.parse, 16),
-            fields.counts("counters", 128),
+            fields.counts("counters", 128), fields.number("command"), fields.objects("outcomes", OutcomeReport.parse, 256),
         )  # fmt: skip
 
 

@@ -95,6 +95,9 @@ class Site:
         cas = fields.texts("cas", most=8)
         if not cas or not all(pem.startswith("-----BEGIN CERTIFICATE-----") and len(pem) < 8192 for pem in cas):
             raise fields.fail("cas", "one to eight PEM certificates")
+        for name in ("mqtt", "https"):
+            if not fields.items(name, 8):
+                raise fields.fail(name, "at least one endpoint, or the fleet could not be reached any more")
         if fields.text("prefix") != PREFIX:
             raise fields.fail("prefix", PREFIX)
         return Site(

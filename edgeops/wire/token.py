@@ -40,6 +40,8 @@ class Token:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
             fields = Fields.of(canonical.decode(raw, "token", 4096), "token")
             urls = fields.texts("urls", URL, 8)
+            if not urls:
+                raise fields.fail("urls", "at least one address of the manager")
             return Token(
                 urls, fields.text("fleet", ID), fields.text("device", ID), fields.text("secret", HEX64),
                 fields.text("ca_pin", HEX64), fields.text("root_pin", HEX64), fields.number("expires"),

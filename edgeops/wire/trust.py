@@ -6,7 +6,8 @@
    clears.
 4. A release needs the release threshold. A floor document needs it too, and a greater version; floors never fall.
 5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the
-   stored one; it must not be expired at `now`. Expiry is looked at when installing, never to stop what runs.
+   stored one; it must not be expired at `now`. Expiry is looked at when installing, never to stop what runs. So does a command,
+   with a stored counter of its own.
 6. A slot may take release R in variant V only if R is what desired names, V fits this device's class and runtime, R's version
    is at or above the model's floor.
 7. Whatever a document names in `must`, this code has to know, else the device is Unfit for it.
@@ -174,14 +175,18 @@ def accept_release(trust: Trust, data: bytes) -> tuple[str, Release]:
     return opened.digest, Release.parse(opened.fields)
 
 
-def accept_command(trust: Trust, data: bytes) -> CommandDocument:
-    """A command of the online role for this device and incarnation."""
+def accept_command(trust: Trust, data: bytes) -> tuple[Trust, CommandDocument]:
+    """Rule 5 for commands, which have a counter of their own and never expire."""
     opened = _open(trust, data, "command", "online")
     command = CommandDocument.parse(opened.fields)
     if command.device != trust.device or command.incarnation != trust.incarnation:
         raise Rejected("wrong-device", f"command is for {command.device}, incarnation {command.incarnation}")
+    if command.epoch != current_root(trust).epoch:
+        raise Rejected("epoch", f"command of epoch {command.epoch}")
+    if command.counter <= trust.command:
+        raise Rejected("replay", f"command {command.counter} is not newer than {trust.command}")
     _check_must(opened.fields, "command")
-    return command
+    return replace(trust, command=command.counter), command
 
 
 def accept_desired(trust: Trust, data: bytes, now: int) -> tuple[Trust, Desired]:

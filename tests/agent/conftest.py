@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgeops.parcel.stream import cut
-from edgeops.wire.desired import Desired, SignedTime, SlotWish
+from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
 from edgeops.wire.envelope import digest_of, seal
 from edgeops.wire.keys import Signer
 from edgeops.wire.release import Release, Side, Tensor, Variant
@@ -57,6 +57,11 @@ class Paper:
         wish = SlotWish("run", release, "int8", "", "r1") if release else SlotWish("none", rollout="r1")
         document = Desired("berlin", "pi-01", 1, 0, counter, NOW, NOW + 1000, {"main": wish})
         return seal("desired", replace(document, **changes).payload(), [self.keys["online"]])
+
+    def ack(self, counter: int, order: int, epoch: int = 0) -> bytes:
+        """A command that acknowledges all outcomes up to `order`."""
+        document = CommandDocument("berlin", "pi-01", 1, epoch, counter, "ack", order)
+        return seal("command", document.payload(), [self.keys["online"]])
 
     def time(self, nonce: str, now: int = NOW) -> bytes:
         """A signed time."""

@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
+
+from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Bundle
-from edgeops_agent.core.receive import Situation, receive
+from edgeops_agent.core.receive import Situation, obey, receive
 from edgeops_agent.core.record import Record
 from edgeops_agent.core.slot import Fetch
 
@@ -59,6 +62,22 @@ def test_unfit_release_ends_at_once_with_the_reason(paper: Paper) -> None:
     assert slot.phase == "idle"
     assert slot.last is not None and (slot.last.verdict, slot.last.reason) == ("unfit", "device-class")
     assert not any(isinstance(command, Fetch) for _, command in got.commands)
+
+
+def test_an_acknowledged_outcome_leaves_the_outbox_once(paper: Paper) -> None:
+    """A new command empties the outbox up to its order; the same again changes nothing; an older one is a refused replay."""
+    digest, release = paper.release(make_release(classes=("arm-dot",)))
+    bundle = Bundle((("release", release), ("desired", paper.desired(3, digest))))
+    full = receive(Record(paper.trust), bundle, situation(paper)).record
+    assert [outcome.order for outcome in full.slots["main"].outbox] == [3]
+    early, _ = obey(full, paper.ack(1, 2))
+    assert early.slots["main"].outbox and early.trust.command == 1
+    done, _ = obey(early, paper.ack(2, 3))
+    assert not done.slots["main"].outbox and done.trust.command == 2
+    assert obey(done, paper.ack(2, 3)) == (done, ())
+    for data, reason in ((paper.ack(1, 9), "replay"), (paper.ack(9, 9, epoch=1), "epoch")):
+        with pytest.raises(Rejected, match=reason):
+            obey(done, data)
 
 
 def test_forged_and_expired_orders_are_refused(paper: Paper) -> None:

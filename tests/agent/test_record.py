@@ -46,3 +46,12 @@ def test_newest_valid_copy_wins() -> None:
     found = records.newest({"a": old, "b": new[:-7]})
     assert found is not None and found[:2] == ("a", 4)
     assert records.newest({"a": b"", "b": None}) is None
+
+
+def test_nonsense_cannot_fill_the_record() -> None:
+    """However many kinds of refusals are provoked, the record stays one that can be read back, and none goes uncounted."""
+    record = Record(Paper().trust)
+    for index in range(500):
+        record = record.counted(f"refused_desired.{index}")
+    assert records.decode(records.encode(record, 1))[1] == record
+    assert sum(record.counters.values()) == 500

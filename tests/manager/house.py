@@ -23,13 +23,13 @@ from edgeops.manager.setup import Setup, initialise, load_signer
 from edgeops.parcel.manifest import Manifest
 from edgeops.store import outbox
 from edgeops.wire import topics
-from edgeops.wire.desired import Desired
+from edgeops.wire.desired import CommandDocument, Desired
 from edgeops.wire.envelope import seal
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.messages import Bundle, Presence, SlotReport, State
 from edgeops.wire.release import Release, Side, Tensor, Variant
 from edgeops.wire.token import Token
-from edgeops.wire.trust import Trust, accept_desired, accept_release, accept_site, accept_time, pin_root
+from edgeops.wire.trust import Trust, accept_command, accept_desired, accept_release, accept_site, accept_time, pin_root
 
 NOW = 1_900_000_000
 FLEET = "testfleet"
@@ -100,6 +100,7 @@ class FakeDevice:
     nonce: str = field(default_factory=lambda: secrets.token_hex(32))
     seq: int = 0
     trust: Trust | None = None
+    commands: list[CommandDocument] = field(default_factory=list)
 
     def csr(self, name: str = "whatever") -> str:
         """A signing request; the name in it must not matter."""
@@ -124,10 +125,10 @@ class FakeDevice:
         message = Presence(FLEET, self.id, self.incarnation, self.boot, kind, nonce, capabilities, {"cpus": 2})
         return seal("presence", message.payload(), [self.identity])
 
-    def state(self, slots: dict[str, SlotReport], counter: int = 0, counters: dict[str, int] | None = None) -> bytes:
-        """A sealed state report with the next number."""
+    def state(self, slots: dict[str, SlotReport], counter: int = 0, **more: Any) -> bytes:
+        """A sealed state report with the next number; `more` are its counters, its newest command and its outcomes."""
         self.seq += 1
-        message = State(FLEET, self.id, self.incarnation, self.boot, self.seq, counter, slots, counters or {})
+        message = State(FLEET, self.id, self.incarnation, self.boot, self.seq, counter, slots, **more)
         return seal("state", message.payload(), [self.identity])
 
     def read(self, payload: bytes, now: int) -> tuple[Desired | None, dict[str, bytes]]:
@@ -192,7 +193,13 @@ class Fleet:
         for letter in self.letters():
             parsed = topics.parse(letter.topic)
             assert isinstance(parsed, topics.DeviceTopic)
-            desired, _ = self.devices[parsed.device].read(letter.payload, self.clock.now)
+            device = self.devices[parsed.device]
+            if parsed.noun == "cmd":
+                assert device.trust
+                device.trust, command = accept_command(device.trust, letter.payload)
+                device.commands.append(command)
+                continue
+            desired, _ = device.read(letter.payload, self.clock.now)
             if desired is not None:
                 believed[parsed.device] = desired
         return believed

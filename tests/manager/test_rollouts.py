@@ -1,5 +1,7 @@
 """From device reports to rollout verdicts: each device counts once, and what the store says is all there is."""
 
+from dataclasses import replace
+
 import pytest
 from manager_house import Clock, Fleet
 
@@ -7,6 +9,7 @@ from edgeops.manager import reconcile, rollouts
 from edgeops.manager.desire import wish_of
 from edgeops.manager.hub import Hub, open_hub
 from edgeops.wire.errors import Misuse
+from edgeops.wire.messages import OutcomeReport, SlotReport
 
 
 @pytest.fixture
@@ -70,6 +73,34 @@ def test_a_failed_canary_stops_the_rollout(fleet: Fleet) -> None:
     assert shown["counts"]["rolled_back"] == 1
     assert set(statuses(fleet, rollout).values()) == {"settled", "planned"}
     assert fleet.deliver() == {}
+
+
+def test_an_outcome_in_the_outbox_settles_though_the_slot_works_on(fleet: Fleet) -> None:
+    """What ended while nobody listened is still counted when a newer order is already being worked on, and is acknowledged."""
+    old = fleet.publish(1)
+    first = fleet.start()
+    fleet.deliver()
+    fleet.report("a", first, "fetch", old)
+    device, newer = fleet.devices["a"], SlotReport("fetch", rollout="r-newer", target="e" * 64)
+    ended = OutcomeReport("main", 1, first, old, "failed", "fetch-deadline", "too slow")
+    elsewhere = replace(ended, slot="other", verdict="committed")
+    for _ in range(2):
+        fleet.up("a", "state", device.state({"main": newer}, 1, outcomes=(ended, elsewhere)))
+        fleet.deliver()
+    counts = fleet.show(first)["counts"]
+    assert (counts["started"], counts["failed"], counts["committed"]) == (1, 1, 0)
+    assert [(one.kind, one.order, one.counter) for one in device.commands] == [("ack", 1, 1), ("ack", 1, 2)]
+
+
+def test_a_manager_from_a_backup_commands_above_the_devices_counter(fleet: Fleet) -> None:
+    """The newest command a device reports is where the manager's numbering goes on."""
+    device = fleet.devices["a"]
+    assert device.trust
+    device.trust = replace(device.trust, command=70)
+    ended = OutcomeReport("main", 3, "", "", "failed", "lost")
+    fleet.up("a", "state", device.state({"main": SlotReport("idle")}, 0, command=70, outcomes=(ended,)))
+    fleet.deliver()
+    assert [one.counter for one in device.commands] == [71]
 
 
 def test_a_device_that_only_waits_has_not_started(fleet: Fleet) -> None:

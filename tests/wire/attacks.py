@@ -128,6 +128,7 @@ ROWS = [
     Row("site-stolen", "one stolen site key", "threshold", site(w.sealed("site", w.SITE, w.SITES[0]))),
     Row("site-online", "the online key moves the fleet", "unknown-key", site(w.sealed("site", w.SITE, w.ONLINE))),
     Row("site-fleet", "another fleet's site", "wrong-fleet", site(w.sealed("site", replace(w.SITE, fleet="barn")))),
+    Row("site-nowhere", "a site without any broker", "malformed", site(w.sealed("site", replace(w.SITE, mqtt=())))),
     Row("site-must", "a site with a rule we do not know", "must", site(w.sealed("site", w.SITE, must=["x"])), "Unfit"),
     # time
     Row("time-nonce", "the answer to another nonce", "nonce", time(w.sealed("time", w.TIME), "cd" * 32)),
@@ -142,6 +143,9 @@ ROWS = [
         command(w.sealed("command", replace(w.COMMAND, device="dev-2")))),
     Row("command-older", "a command from before the re-flash", "wrong-device",
         command(w.sealed("command", replace(w.COMMAND, incarnation=1)))),
+    Row("command-epoch", "a command from before the epoch was raised", "epoch",
+        command(w.sealed("command", replace(w.COMMAND, epoch=0)))),
+    Row("command-replay", "a command heard before", "replay", command(w.sealed("command", replace(w.COMMAND, counter=3)))),
     Row("command-fleet", "another fleet's command", "wrong-fleet", command(w.sealed("command", replace(w.COMMAND, fleet="barn")))),
     Row("command-kind", "a command nobody knows", "malformed", command(w.sealed("command", replace(w.COMMAND, kind="wipe")))),
     Row("command-key", "a release key commands", "unknown-key", command(w.sealed("command", w.COMMAND, *w.RELEASES))),

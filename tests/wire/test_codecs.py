@@ -19,7 +19,7 @@ from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.golden import GoldenCase, GoldenSet, Tolerance, compare
 from edgeops.wire.keys import Signer
-from edgeops.wire.messages import KINDS, PHASES, VERDICTS, Bundle, Presence, SlotReport, State, Want
+from edgeops.wire.messages import KINDS, PHASES, VERDICTS, Bundle, OutcomeReport, Presence, SlotReport, State, Want
 from edgeops.wire.release import KINDS as RELEASE_KINDS
 from edgeops.wire.release import Release, Side, Tensor, Variant
 from edgeops.wire.root import Root, Site
@@ -65,16 +65,19 @@ desireds = st.builds(
 times = st.builds(SignedTime, ids, ids, hex64, counts, counts, counts)
 floors = st.builds(Floor, ids, ones, st.dictionaries(ids, counts, max_size=3))
 urls = st.sampled_from(["mqtts://m:1", "wss://m.example:443", "https://[::1]:8443"])
-sites = st.builds(
-    Site, ids, ones, counts, st.just((w.PEM,)), st.lists(urls, max_size=3).map(tuple), st.lists(urls, max_size=3).map(tuple)
-)
+endpoints = st.lists(urls, min_size=1, max_size=3).map(tuple)
+sites = st.builds(Site, ids, ones, counts, st.just((w.PEM,)), endpoints, endpoints)
 reports = st.builds(
     SlotReport, st.sampled_from(PHASES), ids | st.just(""), counts, hex64 | st.just(""), ids | st.just(""), ids | st.just(""),
     st.sampled_from(VERDICTS), nfc, nfc, hex64 | st.just(""),
 )  # fmt: skip
-states = st.builds(
-    State, ids, ids, ones, hex32, ones, counts, st.dictionaries(ids, reports, max_size=3), st.dictionaries(keys, counts, max_size=3)
+outcomes = st.builds(
+    OutcomeReport, ids, counts, ids | st.just(""), hex64 | st.just(""), st.sampled_from([v for v in VERDICTS if v]), nfc, nfc
 )
+states = st.builds(
+    State, ids, ids, ones, hex32, ones, counts, st.dictionaries(ids, reports, max_size=3),
+    st.dictionaries(keys, counts, max_size=3), counts, st.lists(outcomes, max_size=3).map(tuple),
+)  # fmt: skip
 presences = st.builds(
     Presence, ids, ids, ones, hex32, st.sampled_from(KINDS), hex64 | st.just(""), st.dictionaries(keys, json_values, max_size=2),
     st.dictionaries(keys, json_values, max_size=2),
@@ -82,7 +85,7 @@ presences = st.builds(
 roots = st.builds(lambda v, e, i: w.root_of(v, e, issued=i), ones, counts, counts)
 DOCUMENTS = {
     "root": (roots, Root), "site": (sites, Site), "release": (releases, Release), "desired": (desireds, Desired),
-    "command": (st.builds(CommandDocument, ids, ids, ones, st.sampled_from(COMMANDS), counts), CommandDocument),
+    "command": (st.builds(CommandDocument, ids, ids, ones, counts, ones, st.sampled_from(COMMANDS), counts), CommandDocument),
     "time": (times, SignedTime), "floor": (floors, Floor), "state": (states, State), "presence": (presences, Presence),
 }  # fmt: skip
 
@@ -190,7 +193,7 @@ def test_bad_want_is_rejected(text: str) -> None:
         Want.decode(canonical.encode({"stream": "a" * 64, "bits": text + "é"}))
 
 
-@given(st.builds(Token, st.lists(urls, max_size=3).map(tuple), ids, ids, hex64, hex64, hex64, counts))
+@given(st.builds(Token, endpoints, ids, ids, hex64, hex64, hex64, counts))
 def test_token_round_trip(token: Token) -> None:
     """A token survives being printed, wrapped in white space and pasted."""
     assert Token.decode(f"  {token.encode()}\n") == token

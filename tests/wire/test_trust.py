@@ -65,7 +65,7 @@ def test_honest_site_time_and_floor() -> None:
     assert (trust.site_version, site) == (4, w.SITE)
     trust, time = rules.accept_time(trust, w.sealed("time", w.TIME), w.NONCE)
     assert (trust.time_floor, time) == (w.NOW, w.TIME)
-    assert rules.accept_command(trust, w.sealed("command", w.COMMAND)) == w.COMMAND
+    assert rules.accept_command(trust, w.sealed("command", w.COMMAND)) == (replace(trust, command=4), w.COMMAND)
     trust = rules.accept_floor(trust, w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1, "plums": 2})))
     assert (trust.floor_version, trust.floors) == (3, {"pears": 4, "plums": 2})
 
@@ -124,6 +124,9 @@ MUTANTS = [
     Mutant("trust", "command.device != trust.device or ", "", "command-device"),
     Mutant("trust", " or command.incarnation != trust.incarnation:", ":", "command-older"),
     Mutant("trust", '_check_must(opened.fields, "command")', "pass", "command-must"),
+    Mutant("trust", "command.epoch != current_root(trust).epoch", "False", "command-epoch"),
+    Mutant("trust", "command.counter <= trust.command", "command.counter < trust.command", "command-replay"),
+    Mutant("root", "if not fields.items(name, 8):", "if False:", "site-nowhere"),
     Mutant("desired", "    if fields.text(\"kind\") not in COMMANDS:", "    if False:", "command-kind"),
     Mutant("trust", "if floor.version <= trust.floor_version:", "if False:", "floor-replay"),
     Mutant("trust", "max(floor.floors.get(m, 0), trust.floors.get(m, 0))", "floor.floors.get(m, 0)", "floor-lowered"),

@@ -46,12 +46,13 @@ def seal_root(root: Root, signers: Iterable[Signer] = ROOTS[:2], **extra: Any) -
 FIRST = seal_root(root_of())
 PIN = envelope.digest_of(FIRST, "root")
 TRUST: Trust = replace(
-    pin_root(FIRST, FLEET, PIN, DEVICE, 2), site_version=3, counter=5, floor_version=2, floors={"pears": 4}, time_floor=10_000
-)
+    pin_root(FIRST, FLEET, PIN, DEVICE, 2),
+    site_version=3, counter=5, command=3, floor_version=2, floors={"pears": 4}, time_floor=10_000,
+)  # fmt: skip
 PEM = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
 SITE = Site(FLEET, 4, 1000, (PEM,), ("mqtts://manager:8883",), ("https://manager:8443",))
 TIME = SignedTime(FLEET, DEVICE, NONCE, NOW, 1, 5)
-COMMAND = CommandDocument(FLEET, DEVICE, 2, "ack", 6)
+COMMAND = CommandDocument(FLEET, DEVICE, 2, 1, 4, "ack", 6)
 FLOOR = Floor(FLEET, 3, {"pears": 6})
 SIDE = Side("c" * 64, 10)
 RELEASE = Release(

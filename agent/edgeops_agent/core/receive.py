@@ -15,6 +15,7 @@ from edgeops.wire.messages import Bundle
 from edgeops.wire.trust import (
     Capabilities,
     Trust,
+    accept_command,
     accept_desired,
     accept_floor,
     accept_release,
@@ -26,7 +27,7 @@ from edgeops.wire.trust import (
 )
 
 from .record import Record
-from .slot import Build, Command, Failed, Fetch, Offered, Slot, Target
+from .slot import Acked, Build, Command, Failed, Fetch, Offered, Slot, Target
 from .update import step
 
 FETCH_S, WORK_S = 86_400, 600
@@ -66,16 +67,32 @@ def receive(record: Record, bundle: Bundle, situation: Situation) -> Received:
     return so_far
 
 
+def obey(record: Record, data: bytes) -> tuple[Record, tuple[tuple[str, Command], ...]]:
+    """Read a command: the record to store first, then what to carry out; raises Rejected, Unfit. A duplicate changes nothing."""
+    try:
+        trust, command = accept_command(record.trust, data)
+    except Rejected as error:
+        if error.reason == "replay" and _counter(data, "command") == record.trust.command:
+            return record, ()
+        raise
+    told, given = replace(record, trust=trust), []
+    for name, slot in record.slots.items():
+        acked, commands = step(slot, Acked(command.order))
+        told = told.with_slot(name, acked)
+        given += [(name, one) for one in commands]
+    return told, tuple(given)
+
+
 def _refuse(so_far: Received, name: str, data: bytes, error: EdgeopsError) -> Received:
-    if error.reason == "replay" and _counter(data) == so_far.record.trust.counter:
+    if error.reason == "replay" and _counter(data, "desired") == so_far.record.trust.counter:
         return replace(so_far, record=so_far.record.counted("duplicate_desired"))
     counted = so_far.record.counted(f"refused_{name}").counted(f"refused_{name}.{error.reason}")
     return replace(so_far, record=counted, refused=(*so_far.refused, f"{name}: {error}"))
 
 
-def _counter(data: bytes) -> int:
-    """The counter of a desired envelope whose signature has been verified already."""
-    payload = canonical.decode(envelope.split(data, "desired")[0], "desired")
+def _counter(data: bytes, kind: str) -> int:
+    """The counter of an envelope whose signature has been verified already."""
+    payload = canonical.decode(envelope.split(data, kind)[0], kind)
     return int(payload["counter"])
 
 

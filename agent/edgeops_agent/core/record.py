@@ -16,6 +16,8 @@ from edgeops.wire.trust import Trust
 
 from .slot import Build, Outcome, Slot, Target
 
+MAX_COUNTERS = 96
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -31,7 +33,9 @@ class Record:
         return replace(self, slots={**self.slots, name: slot})
 
     def counted(self, name: str, by: int = 1) -> "Record":
-        """A copy with one counter raised."""
+        """A copy with one counter raised. There are MAX_COUNTERS at most, since whoever sends nonsense chooses the names."""
+        if name not in self.counters and len(self.counters) >= MAX_COUNTERS - 1:
+            name = "others"
         return replace(self, counters={**self.counters, name: self.counters.get(name, 0) + by})
 
 

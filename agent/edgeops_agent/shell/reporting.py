@@ -1,8 +1,8 @@
 """What the device says of itself: the reported state of all slots."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from edgeops.wire.messages import SlotReport, State
+from edgeops.wire.messages import OutcomeReport, SlotReport, State
 
 from ..core.record import Record
 from ..core.slot import Slot
@@ -13,8 +13,14 @@ def state(record: Record, boot: str, lively: Mapping[str, int]) -> State:
     slots = {name: report_of(slot) for name, slot in record.slots.items()}
     trust = record.trust
     return State(
-        trust.fleet, trust.device, trust.incarnation, boot, record.report_seq, trust.counter, slots, {**record.counters, **lively}
-    )
+        trust.fleet, trust.device, trust.incarnation, boot, record.report_seq, trust.counter, slots, {**record.counters, **lively},
+        trust.command, tuple(outcome for name, slot in record.slots.items() for outcome in _outbox(name, slot)),
+    )  # fmt: skip
+
+
+def _outbox(name: str, slot: Slot) -> Iterator[OutcomeReport]:
+    for one in slot.outbox:
+        yield OutcomeReport(name, one.order, one.rollout, one.release, one.verdict, one.reason, one.detail)
 
 
 def report_of(slot: Slot) -> SlotReport:

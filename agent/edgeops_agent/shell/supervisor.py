@@ -15,11 +15,10 @@ from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle, Presence, Want, seal_tele
 from edgeops.wire.root import Site
 from edgeops.wire.topics import FrameTopic
-from edgeops.wire.trust import accept_command
 
-from ..core.receive import Situation, open_stream, receive
+from ..core.receive import Situation, obey, open_stream, receive
 from ..core.record import Record
-from ..core.slot import Acked, Command, Discard, Done, Event, Failed, Fetch, Report, Restarted, Slot, Target, Tick
+from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Report, Restarted, Slot, Target, Tick
 from ..core.update import keep, step
 from . import builds, facts, reporting
 from .clock import Clock
@@ -205,9 +204,9 @@ class Supervisor:
             self._refused("message", error)
 
     def _command(self, data: bytes) -> None:
-        command = accept_command(self.record.trust, data)
-        for name in self.record.slots:
-            self._feed(name, Acked(command.order))
+        record, commands = obey(self.record, data)
+        self._store(record)
+        self._act(list(commands))
 
     def _refused(self, what: str, error: EdgeopsError) -> None:
         print_line(f"refused {what}: {error}")
@@ -344,8 +343,7 @@ class Supervisor:
         if not self.link.connected:
             return
         self._store(replace(self.record, report_seq=self.record.report_seq + 1))
-        outbox = sum(len(slot.outbox) for slot in self.record.slots.values())
-        lively = {"outbox": outbox, "calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped}
+        lively = {"calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped}
         state = reporting.state(self.record, self.boot, lively)
         self.link.publish(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self.signer]))
 

@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("token_expires", sa.BigInteger(), nullable=True),
         sa.Column("token_spent", sa.BigInteger(), nullable=True),
         sa.Column("counter", sa.BigInteger(), nullable=False),
+        sa.Column("command", sa.BigInteger(), nullable=False),
         sa.Column("desired", sa.LargeBinary(), nullable=True),
         sa.Column("desired_expires", sa.BigInteger(), nullable=True),
         sa.Column("capabilities", sa.JSON(), nullable=False),
