@@ -166,7 +166,8 @@ def test_one_device_from_token_to_committed(serving: Serving, http: httpx.Client
         busy = SlotReport("trial", rollout=wish.rollout, target=digest)
         link.send("state", device.state({"main": busy}, desired.counter))
         done = SlotReport("idle", "digits", 1, digest, wish.variant, wish.rollout, "committed", target=digest)
-        link.send("state", device.state({"main": done}, desired.counter, counters={"refused_desired": 2, "refused_desired.replay": 2}))
+        counters = {"refused_desired": 2, "refused_desired.replay": 2}
+        link.send("state", device.state({"main": done}, desired.counter, counters=counters))
         shown = until(http, f"/rollouts/{rollout['id']}", "status", "finished")
         assert shown["devices"][0]["verdict"] == "committed"  # type: ignore[index]
         sent = shown["delivery"][0]  # type: ignore[index]
