@@ -1,5 +1,7 @@
 """From a build to its files: which objects it needs, whether they are whole, and the runnable a worker is given."""
 
+from typing import Protocol
+
 from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical, envelope
 from edgeops.wire.errors import Rejected
@@ -12,7 +14,17 @@ from .disk import StateFolder
 from .runnable import Limits, Runnable
 
 
-def release_of(folder: StateFolder, digest: str) -> Release:
+class Kept(Protocol):
+    """Where the documents and objects of builds are read from: the agent's folder, or what a straw keeps."""
+
+    def document(self, digest: str) -> bytes:
+        """A kept document; raises Rejected("missing-document")."""
+
+    def read(self, digest: str, size: int) -> bytes:
+        """An object's bytes, checked against its hash; raises Rejected("missing-object" | "bad-object")."""
+
+
+def release_of(folder: Kept, digest: str) -> Release:
     """A kept release, believed because its payload has the digest our own record names; raises Rejected."""
     body, _ = envelope.split(folder.document(digest), "release")
     if sha256(body) != digest:
@@ -20,7 +32,7 @@ def release_of(folder: StateFolder, digest: str) -> Release:
     return Release.parse(Fields.of(canonical.decode(body, "release"), "release"))
 
 
-def variant_of(folder: StateFolder, build: Build) -> Variant:
+def variant_of(folder: Kept, build: Build) -> Variant:
     """The variant a build names; raises Rejected."""
     variants = release_of(folder, build.release).variants
     if build.variant not in variants:
@@ -28,7 +40,7 @@ def variant_of(folder: StateFolder, build: Build) -> Variant:
     return variants[build.variant]
 
 
-def parts_of(folder: StateFolder, build: Build) -> tuple[Side, ...]:
+def parts_of(folder: Kept, build: Build) -> tuple[Side, ...]:
     """Every object of a build, side objects first; raises Rejected when the manifest is missing or damaged."""
     variant = variant_of(folder, build)
     sides = [variant.manifest, variant.golden, *([variant.reference] if variant.reference else [])]
@@ -36,7 +48,7 @@ def parts_of(folder: StateFolder, build: Build) -> tuple[Side, ...]:
     return (*sides, *manifest.objects)
 
 
-def check(folder: StateFolder, build: Build) -> None:
+def check(folder: Kept, build: Build) -> None:
     """Hash every object of a build; raises Rejected("bad-object" | "missing-object")."""
     for side in parts_of(folder, build):
         folder.read(side.sha256, side.size)

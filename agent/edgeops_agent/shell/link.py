@@ -33,6 +33,23 @@ class LinkSettings:
     will: bytes
 
 
+def new_client(settings: LinkSettings) -> mqtt.Client:
+    """A client that is not connected yet and has no callbacks; raises Misuse("tls-files")."""
+    client = mqtt.Client(
+        CallbackAPIVersion.VERSION2, client_id=settings.device, protocol=mqtt.MQTTv311, clean_session=True,
+        reconnect_on_failure=False,
+    )  # fmt: skip
+    client.max_queued_messages_set(MAX_QUEUED)
+    try:
+        client.tls_set(
+            str(settings.ca), str(settings.certificate), str(settings.key), tls_version=ssl.PROTOCOL_TLS_CLIENT
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise Misuse("tls-files", f"the TLS files of this device cannot be used: {error}; enrol it again") from None
+    client.will_set(settings.will_topic, settings.will, qos=1)
+    return client
+
+
 class DeviceLink:
     """A connection that keeps coming back. Callbacks run in paho's thread and must only enqueue.
 
@@ -53,19 +70,7 @@ class DeviceLink:
         self._client = self._make()
 
     def _make(self) -> mqtt.Client:
-        settings = self._settings
-        client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.device, protocol=mqtt.MQTTv311, clean_session=True,
-            reconnect_on_failure=False,
-        )  # fmt: skip
-        client.max_queued_messages_set(MAX_QUEUED)
-        try:
-            client.tls_set(
-                str(settings.ca), str(settings.certificate), str(settings.key), tls_version=ssl.PROTOCOL_TLS_CLIENT
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise Misuse("tls-files", f"the TLS files of this device cannot be used: {error}; enrol it again") from None
-        client.will_set(settings.will_topic, settings.will, qos=1)
+        client = new_client(self._settings)
         client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
         return client
 
