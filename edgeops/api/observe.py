@@ -18,11 +18,11 @@ def overview(hub: TheHub, _caller: Viewer, selector: str | None = None) -> dict[
 
 
 @router.get("/telemetry")
-def measured(hub: TheHub, _caller: Viewer, device: str | None = None) -> dict[str, Any]:
-    """Merged telemetry by device and release: calls, errors, p50 and p99 in µs, gaps."""
+def measured(hub: TheHub, _caller: Viewer, device: str | None = None, by: telemetry.By = "device") -> dict[str, Any]:
+    """Merged telemetry by device and release, by release, or of the fleet: calls, errors, p50 and p99 in µs, gaps."""
     if device:
         devices.show(hub, device)
-    return {"telemetry": telemetry.listed(hub, device)}
+    return {"telemetry": telemetry.listed(hub, device, by)}
 
 
 @router.get("/drift")

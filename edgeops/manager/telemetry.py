@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
@@ -18,6 +18,7 @@ from . import releases as release_noun
 from .hub import Hub
 
 RECENT = 64
+By = Literal["device", "release", "fleet"]
 FINDINGS = 5
 
 
@@ -50,28 +51,29 @@ def windows_of(tx: Connection, device: str, release: str, most: int = RECENT) ->
     return [SketchWindow.from_bytes(body) for body in reversed(tx.execute(query).scalars().all())]
 
 
-def listed(hub: Hub, device: str | None = None) -> list[dict[str, Any]]:
-    """One row for each device and release with telemetry: all its windows merged."""
+def listed(hub: Hub, device: str | None = None, by: By = "device") -> list[dict[str, Any]]:
+    """All windows merged, exactly: a row for each device and release, for each release ("release") or one for all ("fleet")."""
     with hub.store.read() as tx:
         names = {row["digest"][:16]: row for row in rows.find(tx, releases)}
         columns = windows.c
         query = select(columns.device, columns.release8, columns.boot, columns.seq, columns.body)
         if device:
             query = query.where(columns.device == device)
-        groups: dict[tuple[str, str], list[tuple[str, int, bytes]]] = defaultdict(list)
-        for row in tx.execute(query.order_by(columns.device, columns.started_ms)):
-            groups[row.device, row.release8].append((row.boot, row.seq, row.body))
+        groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in tx.execute(query.order_by(columns.device, columns.started_ms)).mappings():
+            groups[row["device"] if by == "device" else "", "" if by == "fleet" else row["release8"]].append(dict(row))
     return [_merged(name, names.get(release8), release8, found) for (name, release8), found in groups.items()]
 
 
-def _merged(device: str, release: Row | None, release8: str, found: list[tuple[str, int, bytes]]) -> dict[str, Any]:
-    sketches = [SketchWindow.from_bytes(body) for _, _, body in found]
-    by_boot: dict[str, list[int]] = defaultdict(list)
-    for boot, seq, _ in found:
-        by_boot[boot].append(seq)
-    gaps = sum(max(seqs) - min(seqs) + 1 - len(seqs) for seqs in by_boot.values())
+def _merged(device: str, release: Row | None, release8: str, found: list[Row]) -> dict[str, Any]:
+    sketches = [SketchWindow.from_bytes(row["body"]) for row in found]
+    runs: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for row in found:
+        runs[row["device"], row["boot"], row["release8"]].append(row["seq"])
+    gaps = sum(max(seqs) - min(seqs) + 1 - len(seqs) for seqs in runs.values())
     return {
-        "device": device, "model": release["model"] if release else "", "version": release["version"] if release else 0,
+        "device": device, "devices": len({row["device"] for row in found}),
+        "model": release["model"] if release else "", "version": release["version"] if release else 0,
         "release": release["digest"] if release else release8, "windows": len(found), "gaps": gaps, **summary(sketches),
         "from_ms": min(s.start_ms for s in sketches), "to_ms": max(s.start_ms + s.duration_ms for s in sketches),
     }  # fmt: skip

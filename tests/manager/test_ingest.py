@@ -193,6 +193,20 @@ def test_windows_are_kept_once_and_gaps_counted(fleet: Fleet) -> None:
     assert row["p50_us"] == pytest.approx(900, rel=0.05) and row["p99_us"] == pytest.approx(900, rel=0.05)
 
 
+def test_windows_of_many_devices_merge_exactly(hub: Hub, clock: Clock) -> None:
+    """By release and for the fleet, calls and gaps add up and quantiles are of all calls together, not of devices' quantiles."""
+    fleet = Fleet(hub, clock, ["a", "b"])
+    for name, release, seqs in (("a", "0" * 64, (0, 1)), ("b", "0" * 64, (0, 2)), ("b", "1" * 64, (3,))):
+        for seq in seqs:
+            fleet.up(name, "tele", seal_tele(window(seq, release).to_bytes(), fleet.devices[name].identity))
+    found = telemetry.listed(fleet.hub, by="release")
+    assert [(row["device"], row["devices"], row["calls"], row["gaps"]) for row in found] == [("", 2, 1600, 1), ("", 1, 400, 0)]
+    (total,) = telemetry.listed(fleet.hub, by="fleet")
+    assert (total["devices"], total["calls"], total["gaps"]) == (2, 2000, 1)
+    assert [row["calls"] for row in telemetry.listed(fleet.hub, "b", "fleet")] == [1200]
+    assert total["p50_us"] == pytest.approx(900, rel=0.05)
+
+
 def running_with_reference(fleet: Fleet) -> str:
     """The device runs a release that carries a reference profile."""
     release = fleet.publish(1, reference=PROFILE.to_bytes())

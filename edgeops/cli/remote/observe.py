@@ -1,5 +1,6 @@
 """edgeops drift, telemetry and audit: what the fleet saw and what people did."""
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,17 @@ from ..client import items
 from ..frame import Run
 
 Device = Annotated[str | None, typer.Option("--device", metavar="ID", help="Only of this device.")]
+
+
+class Grouping(StrEnum):
+    """How windows are merged."""
+
+    device = "device"
+    release = "release"
+    fleet = "fleet"
+
+
+By = Annotated[Grouping, typer.Option("--by", help="A row for each device and release, for each release, or for the fleet.")]
 WINDOWS = "no telemetry yet; devices send windows once they run inferences"
 
 
@@ -22,12 +34,12 @@ def drift(run: Run, device: Device = None) -> None:
     run.emit(answer, lambda: show.print_table(columns, map(_drift, items(answer, "drift")), "no device runs a model yet"))
 
 
-def telemetry(run: Run, device: Device = None) -> None:
-    """Show what devices reported, by release: inferences, errors, latency, windows and how many of them are missing.
+def telemetry(run: Run, device: Device = None, by: By = Grouping.device) -> None:
+    """Show what devices reported: inferences, errors, latency, windows and how many of them are missing.
 
-    Example: edgeops telemetry --device pi-01
+    Example: edgeops telemetry --by release
     """
-    answer = run.client().get("/telemetry", device=device)
+    answer = run.client().get("/telemetry", device=device, by=by.value)
     columns = ("device", "runs", "inferences", "errors", "p50", "p99", "windows", "gaps")
     run.emit(answer, lambda: show.print_table(columns, map(_telemetry, items(answer, "telemetry")), WINDOWS))
 
@@ -61,7 +73,8 @@ def _drift(row: dict[str, Any]) -> tuple[object, ...]:
 
 def _telemetry(row: dict[str, Any]) -> tuple[object, ...]:
     p50, p99 = show.micros(row.get("p50_us")), show.micros(row.get("p99_us"))
-    return (row.get("device"), _runs(row), row.get("calls"), row.get("errors"), p50, p99, row.get("windows"), row.get("gaps"))
+    device = row.get("device") or f"all ({row.get('devices')})"
+    return (device, _runs(row), row.get("calls"), row.get("errors"), p50, p99, row.get("windows"), row.get("gaps"))
 
 
 def _runs(row: dict[str, Any]) -> str:
