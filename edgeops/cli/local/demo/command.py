@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeops.manager.settings import BROKERS
 from edgeops.wire.errors import EdgeopsError
 
 from ... import show
@@ -19,10 +20,11 @@ from ...frame import Run
 STEPS = 9
 Keep = Annotated[bool, typer.Option("--keep", help="Leave manager and devices running until Ctrl-C, and the folder on disk.")]
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to work (default: a scratch folder, deleted afterwards).")]
+Broker = Annotated[str, typer.Option(help=f"Which broker the manager starts: {', '.join(BROKERS)}.")]
 Seed = Annotated[int, typer.Option(help="Seed of the training data and of every image shown to a device.")]
 
 
-def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7) -> int:
+def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7, broker: Broker = "auto") -> int:
     """Fly the whole mission once, for real: manager, devices, good and bad releases, drift, thieves. Exit 0 if all held.
 
     Example: edgeops demo --keep
@@ -38,12 +40,15 @@ def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7) ->
     def say(text: str) -> None:
         print(text, file=out, flush=True)
 
+    def title(text: str) -> None:
+        say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)")
+
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
     stage = Stage(place, say)
-    flight = Flight(stage, seed, lambda text: say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)"))
+    flight = Flight(stage, seed, title, broker)
     say(f"edgeops demo in {place}")
     whole = False
     try:

@@ -32,6 +32,7 @@ class Facts:
     refused_blocks: int = 0
     refused_desired: int = 0
     inferences: int = 0
+    failed_calls: int = 0
     acl_denied: int = 0
     latency_p50_us: int = 0
     latency_p99_us: int = 0
@@ -46,6 +47,7 @@ class Flight:
     stage: Stage
     seed: int
     title: Callable[[str], None]
+    broker: str = "auto"
     facts: Facts = field(default_factory=Facts)
     old_orders: bytes | None = None
     health: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Flight:
         """1. A manager: keys, database, API and broker."""
         self.title("A manager: keys, certificates, database, then its API and broker")
         stage = self.stage
-        words = ("--fleet", "demo", "--address", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0")
+        words = ("--fleet", "demo", "--address", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0", "--broker", self.broker)
         stage.edgeops("init", str(self.site), *words)
         stage.say("  $ edgeops up site &")
         stage.spawn("manager", "edgeops", "up", str(self.site))
@@ -132,8 +134,14 @@ class Flight:
     def rollout(self, version: int, ends: str) -> dict[str, Any]:
         """Start a rollout and watch it to its end, which must be `ends`."""
         stage = self.stage
-        started = stage.edgeops("rollout", "start", f"digits:{version}", "--to", "site=berlin", "--waves", "1,100%", *QUICK)
-        stage.edgeops("rollout", "watch", started["id"], "--timeout", "150", expect=0 if ends == "finished" else 6)
+        if self.programs is None:
+            raise Surprise("demo-order", "no devices yet")
+        with self.programs.steady("digits") as answers:
+            started = stage.edgeops("rollout", "start", f"digits:{version}", "--to", "site=berlin", "--waves", "1,100%", *QUICK)
+            stage.edgeops("rollout", "watch", started["id"], "--timeout", "150", expect=0 if ends == "finished" else 6)
+        self.facts.failed_calls += answers.failed
+        versions = "/".join(sorted(answers.versions))
+        stage.say(f"    meanwhile {answers.calls} calls were answered by version {versions}, {answers.failed} failed")
         data = stage.edgeops("rollout", "show", started["id"])
         if data["status"] != ends:
             raise Surprise("demo-rollout", f"rollout of digits:{version} ended {data['status']}, not {ends}: {data['why']}")
@@ -262,11 +270,9 @@ class Flight:
         facts.drift_alarms, facts.false_drift_alarms = len(alarms & {DARK}), len(alarms - {DARK})
         facts.refused_blocks, facts.refused_desired = self._refusals()
         facts.acl_denied = self._denied()
-        rows = self.stage.edgeops("telemetry", quiet=True)["telemetry"]
-        facts.inferences = sum(int(row["calls"]) for row in rows)
-        timed = sorted((int(row["p50_us"] or 0), int(row["p99_us"] or 0)) for row in rows if row["calls"])
-        facts.latency_p50_us = timed[len(timed) // 2][0] if timed else 0
-        facts.latency_p99_us = max((p99 for _, p99 in timed), default=0)
+        self.stage.say("  $ edgeops telemetry --by fleet")
+        (fleet,) = self.stage.edgeops("telemetry", "--by", "fleet", quiet=True)["telemetry"]
+        facts.inferences, facts.latency_p50_us, facts.latency_p99_us = fleet["calls"], fleet["p50_us"], fleet["p99_us"]
         self._table()
 
 
@@ -283,6 +289,7 @@ def failures(facts: Facts) -> list[str]:
         "refused_desired": facts.refused_desired >= 2,
         "acl_denied": facts.acl_denied >= 4,
         "inferences": facts.inferences > 0,
+        "failed_calls": facts.failed_calls == 0,
         "latency": 0 < facts.latency_p50_us <= facts.latency_p99_us,
     }
     known = asdict(facts)
