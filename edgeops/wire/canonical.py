@@ -61,10 +61,12 @@ def _problem(value: Any, depth: int) -> str:
 
 
 def _is_key(key: Any) -> bool:
-    return isinstance(key, str) and 0 < len(key) <= 128 and all(" " <= char <= "~" for char in key)
+    return isinstance(key, str) and 0 < len(key) <= 128 and key.isascii() and key.isprintable()
 
 
 def _string_problem(text: str) -> str:
+    if text.isascii():
+        return ""
     if any("\ud800" <= char <= "\udfff" for char in text):
         return "a lone surrogate"
     return "" if unicodedata.is_normalized("NFC", text) else "a string that is not NFC"
