@@ -208,23 +208,31 @@ class Flight:
     def better_and_worse(self) -> None:
         """6. A better model goes out; two careless releases come back by themselves."""
         self.title("digits:2 is better and goes out; two careless releases roll back by themselves")
-        stage, releases = self.stage, self.stage.folder / "releases"
         self.add(2)
         self.rollout(2, "finished")
-        stage.say("  careless release 3: digits:2 with the golden vectors of digits:1")
-        foreign_golden(releases / "digits-2", releases / "digits-1", releases / "digits-3", 3)
-        stage.edgeops("release", "sign", "releases/digits-3", "--folder", str(self.site))
-        stage.edgeops("release", "upload", "releases/digits-3")
-        self.rollout(3, "halted")
-        stage.say("  careless release 4: a debugging branch that needs far more memory than devices allow")
-        source = releases / "digits-4.onnx"
-        hungry(releases / "digits-2", source, releases / "digits-4", 4)
-        stage.edgeops("release", "sign", "releases/digits-4", "--folder", str(self.site))
-        stage.edgeops("release", "upload", "releases/digits-4")
-        self.rollout(4, "halted")
-        stage.until("every device runs digits:2 again", lambda: self._all_run("digits:2"), 60)
+        releases = self.stage.folder / "releases"
+        self.careless_golden()
+        self.stage.say("  careless release 4: a debugging branch that needs far more memory than devices allow")
+        hungry(releases / "digits-2", releases / "digits-4.onnx", releases / "digits-4", 4)
+        self._careless(4)
+        self.stage.until("every device runs digits:2 again", lambda: self.all_run("digits:2"), 60)
 
-    def _all_run(self, name: str) -> bool:
+    def careless_golden(self) -> None:
+        """A release whose golden vectors belong to another model rolls back on its first device."""
+        self.stage.say("  careless release 3: digits:2 with the golden vectors of digits:1")
+        releases = self.stage.folder / "releases"
+        foreign_golden(releases / "digits-2", releases / "digits-1", releases / "digits-3", 3)
+        self._careless(3)
+
+    def _careless(self, version: int) -> None:
+        """What a careless publisher does with a folder: sign, upload, roll out."""
+        folder = f"releases/digits-{version}"
+        self.stage.edgeops("release", "sign", folder, "--folder", str(self.site))
+        self.stage.edgeops("release", "upload", folder)
+        self.rollout(version, "halted")
+
+    def all_run(self, name: str) -> bool:
+        """Whether every device reports to run `name`."""
         return all(device["slots"].get("main") == name for device in self._status())
 
     def drift(self) -> None:
@@ -240,16 +248,25 @@ class Flight:
     def thieves(self) -> None:
         """8. A tampered frame and a replayed order, by two kinds of thief."""
         self.title("Two thieves send a tampered frame and a replayed order to pi-01, twice each")
-        if self.old_orders is None:
-            raise Surprise("demo-order", "no orders were recorded")
-        self.stage.say(f"  with the certificate of {ACCOMPLICE}: the broker refuses")
-        with self._thief(ACCOMPLICE) as thief:
-            attack(thief, VICTIM, self.old_orders)
-        self.stage.until("the broker has refused", lambda: self._denied() >= 4, 30)
+        self.thief_with_a_certificate()
         self.stage.say("  with the manager's stolen broker credential, but no signing key: the device refuses")
         with self._thief("manager") as thief:
-            attack(thief, VICTIM, self.old_orders)
+            attack(thief, VICTIM, self.orders())
         self.stage.until("the device has refused and said so", lambda: min(self._refusals()) >= 2, 60)
+
+    def thief_with_a_certificate(self) -> None:
+        """An enrolled device turns on another one; the broker does not let it."""
+        self.stage.say(f"  with the certificate of {ACCOMPLICE}: the broker refuses")
+        with self._thief(ACCOMPLICE) as thief:
+            attack(thief, VICTIM, self.orders())
+        self.stage.until("the broker has refused", lambda: self._denied() >= 4, 30)
+        self.facts.acl_denied = self._denied()
+
+    def orders(self) -> bytes:
+        """The recorded orders of the victim's first rollout."""
+        if self.old_orders is None:
+            raise Surprise("demo-order", "no orders were recorded")
+        return self.old_orders
 
     def _denied(self) -> int:
         health = self._health()
