@@ -17,9 +17,9 @@ EDGEOPS = str(Path(sys.executable).parent / "edgeops")
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A stage that is cleared afterwards, and whose folder no process may outlive."""
-    made = Stage(tmp_path, print)
+def stage(tmp_path: Path, device: Path) -> Iterator[Stage]:
+    """A stage whose agents run from the base install; it is cleared afterwards, and no process may outlive its folder."""
+    made = Stage(tmp_path, print, device / "bin")
     yield made
     made.close()
     assert not lingering(tmp_path)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ class Surprise(EdgeopsError):
 
 
 class Stage:
-    """Runs `edgeops …` and `edgeops-agent …` as a user would, in an environment of their own."""
+    """Runs `edgeops …` and `edgeops-agent …` as a user would, in an environment of their own; `agents`: where the latter is."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, say: Callable[[str], None], agents: Path = SCRIPTS) -> None:
         self.folder, self.say = folder, say
+        self._places = {"edgeops": SCRIPTS, "edgeops-agent": agents}
         self.env = {**os.environ, "EDGEOPS_CONFIG": str(folder / "config" / "contexts.toml"), "PYTHONUNBUFFERED": "1"}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -35,11 +36,11 @@ class Stage:
         """Run one `edgeops` command with `--json`; returns its object. Raises Surprise on another exit code than `expect`."""
         if not quiet:
             self.say(f"  $ edgeops {shlex.join(words)}")
-        return self._run([str(SCRIPTS / "edgeops"), *words, "--json"], expect)
+        return self._run(["edgeops", *words, "--json"], expect)
 
     def agent(self, *words: str) -> dict[str, Any]:
         """Run one `edgeops-agent` command to its end."""
-        return self._run([str(SCRIPTS / "edgeops-agent"), *words, "--json"], 0)
+        return self._run(["edgeops-agent", *words, "--json"], 0)
 
     def python(self, *words: str) -> None:
         """Run a Python module in this environment."""
@@ -51,20 +52,23 @@ class Stage:
             self.say(f"    {line}")
 
     def _run(self, argv: list[str], expect: int) -> dict[str, Any]:
-        done = subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        done = subprocess.run(self._at(argv), cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode != expect:
             said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-            raise Surprise("demo-command", f"{shlex.join(argv[1:])} exited {done.returncode}, not {expect}: {said}")
+            raise Surprise("demo-command", f"{shlex.join(argv)} exited {done.returncode}, not {expect}: {said}")
         lines = done.stdout.strip().splitlines()
         data = json.loads(lines[-1]) if lines else {}
         return data if isinstance(data, dict) else {"items": data}
+
+    def _at(self, argv: Sequence[str]) -> list[str]:
+        return [str(self._places[argv[0]] / argv[0]), *argv[1:]]
 
     def spawn(self, name: str, *argv: str) -> None:
         """Start a process of the stage; its output goes to logs/NAME.log."""
         log = (self.folder / "logs" / f"{name}.log").open("ab")
         with log:
             self._running[name] = subprocess.Popen(
-                [str(SCRIPTS / argv[0]), *argv[1:]], cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
+                self._at(argv), cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
