@@ -1,6 +1,31 @@
-"""Settings of all tests: property tests are deterministic and have no deadline of their own."""
+"""Settings of all tests: property tests are deterministic and have no deadline of their own. Also: the brokers to test on."""
 
+import os
+
+import pytest
 from hypothesis import settings
+
+from edgeops.broker.mosquitto import find_mosquitto
 
 settings.register_profile("house", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("house")
+
+
+def need(kind: str) -> str:
+    """The broker `kind`; fails on CI, skips elsewhere, where it is mosquitto and not installed."""
+    if kind == "mosquitto" and find_mosquitto() is None:
+        reason = "mosquitto is not installed: apt install mosquitto / brew install mosquitto"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    return kind
+
+
+@pytest.fixture(params=["mosquitto", "built-in"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which broker a test starts by itself: each in turn."""
+    return need(request.param)
+
+
+@pytest.fixture(scope="session", params=["mosquitto", "built-in"])
+def each_kind(request: pytest.FixtureRequest) -> str:
+    """The same for brokers that live as long as the session."""
+    return need(request.param)

@@ -1,6 +1,5 @@
 """A throw-away certificate authority, a bare MQTT client that shows every byte's effect, and both brokers."""
 
-import os
 import socket
 import ssl
 import struct
@@ -13,7 +12,6 @@ import psutil
 import pytest
 
 from edgeops.broker import RunningBroker, start_broker
-from edgeops.broker.mosquitto import find_mosquitto
 
 from .authority import Authority
 
@@ -199,25 +197,10 @@ def pki_of_its_own(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "own-ca")
 
 
-def need(kind: str) -> None:
-    """Fail on CI, skip elsewhere, where mosquitto is not installed."""
-    if kind == "mosquitto" and find_mosquitto() is None:
-        reason = "mosquitto is not installed: apt install mosquitto / brew install mosquitto"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-
-
-@pytest.fixture(params=["mosquitto", "built-in"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """Which broker a test starts by itself."""
-    need(request.param)
-    return str(request.param)
-
-
-@pytest.fixture(scope="session", params=["mosquitto", "built-in"])
-def running(request: pytest.FixtureRequest, pki: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+@pytest.fixture(scope="session")
+def running(each_kind: str, pki: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     """One long-lived broker of each kind."""
-    need(request.param)
-    broker = start_broker(request.param, pki.plan(tmp_path_factory.mktemp("broker")))
+    broker = start_broker(each_kind, pki.plan(tmp_path_factory.mktemp("broker")))
     yield broker
     broker.stop()
 

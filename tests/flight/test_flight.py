@@ -35,13 +35,12 @@ def lingering(folder: Path) -> list[str]:
     return lines
 
 
-@pytest.mark.parametrize("broker", ["mosquitto", "built-in"])
-def test_the_core_of_the_demo(stage: Stage, broker: str) -> None:
+def test_the_core_of_the_demo(stage: Stage, kind: str) -> None:
     """Five enrolled agents commit digits:1 under traffic, serve it, throw digits:3 back, and the broker keeps a thief out."""
-    flight = Flight(stage, 11, print, broker)
+    flight = Flight(stage, 11, print, kind)
     for step in (flight.manager, flight.first_model, flight.devices, flight.first_rollout, flight.serve):
         step()
-    assert flight.health["broker"]["kind"] == broker
+    assert flight.health["broker"]["kind"] == kind
     flight.add(2)
     flight.careless_golden()
     assert flight.all_run("digits:1")
