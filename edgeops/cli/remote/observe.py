@@ -63,7 +63,7 @@ def audit(
 
 
 def _drift(row: dict[str, Any]) -> tuple[object, ...]:
-    probes = [f"{p.get('probe')} ({p.get('cause')}, {p.get('direction')})" for p in row.get("probes") or []]
+    probes = [f"{p['probe']} ({p['cause']}, {p['direction']:+.2f})" for p in row.get("probes") or []]
     verdict = "ALARM" if row.get("alarm") is True else row.get("verdict")
     return (
         row.get("device"), row.get("slot"), _runs(row), verdict, row.get("p"), row.get("threshold"), row.get("effect"),

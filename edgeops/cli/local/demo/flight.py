@@ -1,6 +1,5 @@
 """The flight: nine steps, each a few commands, each checked. What is found goes into `Facts`; a step that fails raises Surprise."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -95,17 +94,10 @@ class Flight:
     def add(self, version: int) -> None:
         """`model add` of one version, its table shown."""
         data = ("--calib", "data/calib.npz", "--eval", "data/eval.npz", "--reference", "data/reference.npz")
-        made = self.stage.edgeops(
+        self.stage.show(
             "model", "add", f"digits:{version}", f"data/digits-{version}.skops", *data, "--folder", str(self.site),
             "--out", f"releases/digits-{version}",
         )  # fmt: skip
-        for row in made["variants"]:
-            verdict = "pass" if row["passed"] else f"refused: {row['detail'] or row['reason']}"
-            accuracy, agreement = row["accuracy"] or 0.0, row["agreement"] or 0.0
-            self.stage.say(
-                f"    {row['variant']:9} {row['size']:>8} B  accuracy {accuracy:.4f}  agreement {agreement:.4f}"
-                f"  p50 {row['p50_us'] or 0:>5.0f} µs  {verdict}"
-            )
 
     def devices(self) -> None:
         """3. Five devices enrol and run, each a process of its own."""
@@ -138,19 +130,19 @@ class Flight:
             raise Surprise("demo-order", "no devices yet")
         with self.programs.steady("digits") as answers:
             started = stage.edgeops("rollout", "start", f"digits:{version}", "--to", "site=berlin", "--waves", "1,100%", *QUICK)
-            stage.edgeops("rollout", "watch", started["id"], "--timeout", "150", expect=0 if ends == "finished" else 6)
+            stage.show("rollout", "watch", started["id"], "--timeout", "150", expect=0 if ends == "finished" else 6)
         self.facts.failed_calls += answers.failed
         versions = "/".join(sorted(answers.versions))
         stage.say(f"    meanwhile {answers.calls} calls were answered by version {versions}, {answers.failed} failed")
-        data = stage.edgeops("rollout", "show", started["id"])
+        data = stage.edgeops("rollout", "show", started["id"], quiet=True)
         if data["status"] != ends:
             raise Surprise("demo-rollout", f"rollout of digits:{version} ended {data['status']}, not {ends}: {data['why']}")
         counts = data["counts"]
-        stage.say(f"    {data['status']}: {json.dumps({k: v for k, v in counts.items() if v})} {data['why']}")
+        if ends == "halted":
+            stage.show("rollout", "show", started["id"])
         for device in data["devices"]:
             if device["reason"]:
                 self.facts.reasons.append(f"digits:{version} on {device['device']}: {device['reason']}")
-                stage.say(f"    {device['device']}: {device['verdict']}: {device['reason']} ({device['detail'][:100]})")
         self.facts.committed += counts["committed"] + counts["unproven"]
         self.facts.rolled_back += counts["rolled_back"]
         self.facts.rollouts_halted += data["status"] == "halted"
@@ -183,7 +175,7 @@ class Flight:
         self.title("Programs on the devices classify fresh images through the local endpoint")
         self._traffic(400)
         self.stage.until("latency arrives", lambda: self._told() >= 400 * REAL * 0.9, 30)
-        self._table()
+        self.stage.show("status")
 
     def _traffic(self, calls: int, dark: str | None = None) -> None:
         if self.programs is None:
@@ -196,14 +188,6 @@ class Flight:
     def _told(self) -> int:
         """Inferences that telemetry has told the manager of."""
         return sum(int(row["calls"]) for row in self.stage.edgeops("telemetry", quiet=True)["telemetry"])
-
-    def _table(self) -> None:
-        self.stage.say("  $ edgeops status")
-        for device in self._status():
-            slots = ", ".join(text or "–" for text in device["slots"].values())
-            alarm = "ALARM" if (device["drift"] or {}).get("alarm") else "quiet"
-            times = f"p50 {device['p50_us']} µs  p99 {device['p99_us']} µs"
-            self.stage.say(f"    {device['id']}  {device['presence']:8} {slots:10} {times}  drift {alarm}")
 
     def better_and_worse(self) -> None:
         """6. A better model goes out; two careless releases come back by themselves."""
@@ -240,7 +224,7 @@ class Flight:
         self.title(f"The camera of {DARK} goes dark and shifts; the others see what they always saw")
         self._traffic(600, DARK)
         self.stage.until("the drift alarm", lambda: DARK in self._alarms(), 60)
-        self._table()
+        self.stage.show("drift")
 
     def _alarms(self) -> set[str]:
         return {device["id"] for device in self._status() if (device["drift"] or {}).get("alarm")}
@@ -287,10 +271,10 @@ class Flight:
         facts.drift_alarms, facts.false_drift_alarms = len(alarms & {DARK}), len(alarms - {DARK})
         facts.refused_blocks, facts.refused_desired = self._refusals()
         facts.acl_denied = self._denied()
-        self.stage.say("  $ edgeops telemetry --by fleet")
         (fleet,) = self.stage.edgeops("telemetry", "--by", "fleet", quiet=True)["telemetry"]
         facts.inferences, facts.latency_p50_us, facts.latency_p99_us = fleet["calls"], fleet["p50_us"], fleet["p99_us"]
-        self._table()
+        self.stage.show("telemetry", "--by", "release")
+        self.stage.show("status")
 
 
 def failures(facts: Facts) -> list[str]:

@@ -38,6 +38,20 @@ class Stage:
             self.say(f"  $ edgeops {shlex.join(words)}")
         return self._run(["edgeops", *words, "--json"], expect)
 
+    def show(self, *words: str, expect: int = 0) -> None:
+        """Run one `edgeops` command as a person would and pass on what it prints, line by line; Surprise as above."""
+        self.say(f"  $ edgeops {shlex.join(words)}")
+        argv, lines = self._at(["edgeops", *words]), []
+        with subprocess.Popen(
+            argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout or ():
+                lines.append(line)
+                self.say(f"    {line.rstrip()}")
+        if process.returncode != expect:
+            said = "".join(lines[-20:])
+            raise Surprise("demo-command", f"{shlex.join(argv[1:])} exited {process.returncode}, not {expect}: {said}")
+
     def agent(self, *words: str) -> dict[str, Any]:
         """Run one `edgeops-agent` command to its end."""
         return self._run(["edgeops-agent", *words, "--json"], 0)
