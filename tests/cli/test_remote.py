@@ -85,6 +85,8 @@ def test_watch_until_the_end(straw, edgeops, end: str, code: int):
     straw.answers["GET", "/rollouts/r-1"] = lambda *_: asked.append(1) or ROLLOUT | {"status": next(states), "reason": "why-not"}
     ran = edgeops("rollout", "watch", "r-1", "--interval", "0.1", "--json")
     assert (ran.code, ran.json["status"], len(asked)) == (code, end, 3)
+    lines = [line for line in ran.err.splitlines() if ", wave " in line]
+    assert [line.split(",")[0] for line in lines] == ["running", end], "piped, each change is one line"
 
 
 def test_watch_times_out(straw, edgeops):

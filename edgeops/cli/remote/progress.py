@@ -1,8 +1,12 @@
 """How a rollout looks: one line in a list, one live picture while it runs."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from .. import show
@@ -64,6 +68,29 @@ def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
     if detail:
         parts += _details(rollout)
     return Group(*parts)
+
+
+def brief(rollout: dict[str, Any]) -> str:
+    """One line: the open wave and every counter that is not zero."""
+    counts = [f"{total(rollout, name)} {name.replace('_', ' ')}" for name in COUNTS if total(rollout, name)]
+    return f"{rollout.get('status')}, wave {rollout.get('wave')} of {len(waves(rollout))}: {', '.join(counts) or 'nobody started'}"
+
+
+@contextmanager
+def picture() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Paints a rollout on stderr again and again: in place on a terminal, else a line whenever something changed."""
+    screen, told = show.console(stderr=True), [""]
+    if screen.is_terminal:
+        with Live(console=screen, auto_refresh=False) as live:
+            yield lambda rollout: live.update(draw(rollout), refresh=True)
+        return
+
+    def tell(rollout: dict[str, Any]) -> None:
+        if brief(rollout) != told[0]:
+            told[0] = brief(rollout)
+            print(told[0], file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def _details(rollout: dict[str, Any]) -> list[RenderableType]:

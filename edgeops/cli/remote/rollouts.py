@@ -4,7 +4,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
 
 from edgeops.wire.errors import Misuse, Unreachable
 
@@ -12,7 +11,7 @@ from .. import show
 from ..client import Client, items
 from ..frame import Run, command
 from .options import chosen, start_options
-from .progress import draw, line, reasons, terminal
+from .progress import draw, line, picture, reasons, terminal
 from .releases import split_name
 
 app = typer.Typer(help="Bring a release to devices in waves; watch, pause, advance or abort it.", no_args_is_help=True)
@@ -135,9 +134,9 @@ def _act(run: Run, rollout: str, verb: str, body: dict[str, str] | None = None) 
 def _watch(run: Run, rollout: str, interval: float, timeout: int) -> int:
     client, began = run.client(), time.monotonic()
     data = client.get(f"/rollouts/{rollout}")
-    with Live(console=show.console(stderr=True), auto_refresh=False, transient=False) as live:
+    with picture() as paint:
         while True:
-            live.update(draw(data), refresh=live.console.is_terminal)
+            paint(data)
             if terminal(data):
                 break
             if timeout and time.monotonic() - began > timeout:
