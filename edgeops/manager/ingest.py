@@ -1,12 +1,18 @@
-"""Messages of devices: verified with the device's identity key, turned into stored state and events. One transaction a message."""
+"""Messages of devices: verified with the device's identity key, turned into stored state and events.
+
+Messages that wait together share one transaction, since a commit costs more than all the rest; each has its own savepoint in it.
+"""
 
 import logging
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
-from edgeops.sketch.window import SketchWindow
+from edgeops.sketch.window import MAX_BYTES, SketchWindow
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, reports, windows
@@ -21,15 +27,26 @@ from .hub import Hub
 from .outcomes import observe
 
 _LOG = logging.getLogger("edgeops.ingest")
+# What an honest device stays below by far; the largest state names 16 slots and 256 outcomes.
+MOST_BYTES = {"presence": 32 << 10, "state": 512 << 10, "tele": 64 + MAX_BYTES, "want": 64 << 10, "ack": 8 << 10, "log": 8 << 10}
+# Halfway to the largest integer a document may hold: above it a device could leave its own manager no number to go on with.
+MOST_COUNTER = 1 << 52
+MOST_COUNT = 1 << 32
+ADOPT_S = 60
+# A device back from a long absence sends its spool of up to 2,000 windows at once, then one every few seconds.
+WINDOWS_AT_ONCE, WINDOWS_PER_S = 2_500, 1
 
 
 class Ingest:
-    """Takes messages one at a time; what is refused is counted by reason and changes nothing."""
+    """Takes messages of one thread; what is refused is counted by reason and changes nothing."""
 
     def __init__(self, hub: Hub, delivery: Delivery) -> None:
         self._hub, self._delivery = hub, delivery
         self._counting = threading.Lock()
         self._counts: Counter[str] = Counter()
+        self._windows: dict[str, tuple[int, int]] = {}
+        self._adopted: dict[str, int] = {}
+        self._told: tuple[int, set[tuple[str, str]]] = (0, set())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -43,31 +60,56 @@ class Ingest:
 
     def take(self, topic: str, payload: bytes) -> None:
         """Process one message; never raises for what a device sent."""
-        try:
-            parsed = topics.parse(topic)
-            if not isinstance(parsed, DeviceTopic) or parsed.direction != "up":
-                raise Rejected("bad-topic", f"not a topic of a device: {topic[:128]!r}")
-            self._dispatch(parsed, payload)
-            self._count(parsed.noun)
-        except EdgeopsError as error:
-            self._count(f"refused.{error.reason}")
-            _LOG.warning("refused a message on %s: %s", topic, error)
+        self.take_all([(topic, payload)])
 
-    def _dispatch(self, topic: DeviceTopic, payload: bytes) -> None:
-        if topic.noun == "want":
-            self._delivery.want(topic.device, Want.decode(payload))
+    def take_all(self, messages: Sequence[tuple[str, bytes]]) -> None:
+        """Process messages in order and in one transaction, of which a refused one takes back its own part only."""
+        waiting = []
+        for topic, payload in messages:
+            with self._refusing(topic):
+                parsed = _checked(topic, payload)
+                if parsed.noun == "want":
+                    self._delivery.want(parsed.device, Want.decode(payload))
+                if parsed.noun in STORED:
+                    waiting.append((topic, parsed, payload))
+                else:
+                    self._count(parsed.noun)
+        if not waiting:
             return
         with self._hub.store.write() as tx:
-            row = rows.get(tx, devices, id=topic.device)
-            if row is None or row["status"] != "enrolled" or row["identity"] is None:
-                raise Rejected("unknown-device", f"{topic.device} is not enrolled here")
-            match topic.noun:
-                case "presence":
-                    self._presence(tx, row, payload)
-                case "state":
-                    self._state(tx, row, payload)
-                case "tele":
-                    self._tele(tx, row, payload)
+            for topic, parsed, payload in waiting:
+                with self._refusing(topic), tx.begin_nested():
+                    self._dispatch(tx, parsed, payload)
+                    self._count(parsed.noun)
+
+    @contextmanager
+    def _refusing(self, topic: str) -> Iterator[None]:
+        """Count and log what is refused; one bad message must not take others with it."""
+        try:
+            yield
+        except EdgeopsError as error:
+            self._count(f"refused.{error.reason}")
+            self._tell(topic, error)
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            self._count("refused.internal")
+            _LOG.exception("a message on %s could not be processed", topic[:256])
+
+    def _tell(self, topic: str, error: EdgeopsError) -> None:
+        """Log a refusal, each kind once a minute for a topic: whoever sends rubbish must not fill the disk with our log."""
+        minute = self._hub.now() // 60
+        if self._told[0] != minute or len(self._told[1]) > 10_000:
+            self._told = minute, set()
+        if (topic, error.reason) not in self._told[1]:
+            self._told[1].add((topic, error.reason))
+            _LOG.warning("refused a message on %s: %s", topic[:256], error)
+
+    def _dispatch(self, tx: Connection, topic: DeviceTopic, payload: bytes) -> None:
+        row = rows.get(tx, devices, id=topic.device)
+        if row is None or row["status"] != "enrolled" or row["identity"] is None:
+            raise Rejected("unknown-device", f"{topic.device} is not enrolled here")
+        STORED[topic.noun](self, tx, row, payload)
 
     def _presence(self, tx: Connection, row: Row, payload: bytes) -> None:
         message = Presence.parse(open_report(payload, "presence", row["identity"]))
@@ -91,6 +133,8 @@ class Ingest:
     def _state(self, tx: Connection, row: Row, payload: bytes) -> None:
         state = State.parse(open_report(payload, "state", row["identity"]))
         self._check(row, state.fleet, state.device, state.incarnation)
+        if max(state.counter, state.command) >= MOST_COUNTER:
+            raise Rejected("absurd-counter", f"{row['id']} says it has seen {max(state.counter, state.command)} documents")
         before = rows.get(tx, reports, device=row["id"])
         same = before is not None and before["incarnation"] == state.incarnation
         if before is not None and same and state.seq <= before["seq"]:
@@ -107,18 +151,32 @@ class Ingest:
         if state.outcomes:
             known = {**row, "command": max(row["command"], state.command)}
             acknowledge(self._hub, tx, known, max(outcome.order for outcome in state.outcomes))
-        if state.counter > row["counter"]:
+        if state.counter > row["counter"] and self._adopted.get(row["id"], 0) + ADOPT_S <= now:
+            self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)
 
     def _tele(self, tx: Connection, row: Row, payload: bytes) -> None:
         body = open_tele(payload, row["identity"])
         window = SketchWindow.from_bytes(body)
+        tally = window.tally
+        if max(tally.n, tally.calls, tally.errors, tally.invalid, tally.dropped, tally.latency.count) > MOST_COUNT:
+            raise Rejected("absurd-count", f"{row['id']} counted more than {MOST_COUNT} in one window")
+        self._pace(row["id"])
         rows.add(
             tx, windows, device=row["id"], boot=window.boot.hex(), seq=window.seq, release8=window.model.hex(),
             profile8=window.profile.hex(), started_ms=window.start_ms, received=self._hub.now(), body=body,
         )  # fmt: skip
         self._seen(tx, row)
+
+    def _pace(self, device: str) -> None:
+        """Raise Rejected("too-many-windows") for a device that sends them faster than it could have measured them."""
+        now = self._hub.now()
+        left, since = self._windows.get(device, (WINDOWS_AT_ONCE, now))
+        left = min(WINDOWS_AT_ONCE, left + WINDOWS_PER_S * max(0, now - since))
+        self._windows[device] = max(0, left - 1), now
+        if left < 1:
+            raise Rejected("too-many-windows", f"{device} sends more than {WINDOWS_PER_S} windows a second for long")
 
     def _seen(self, tx: Connection, row: Row) -> None:
         """Any message of a device shows that it is there, whatever its will said."""
@@ -130,3 +188,18 @@ class Ingest:
             raise Rejected("wrong-device", f"signed for {fleet}/{device}, sent as {row['id']}")
         if incarnation != row["incarnation"]:
             raise Rejected("incarnation", f"{row['id']} speaks as incarnation {incarnation}, known is {row['incarnation']}")
+
+
+def _checked(topic: str, payload: bytes) -> DeviceTopic:
+    """The topic of a message of bearable size; raises Rejected("bad-topic" | "too-large")."""
+    parsed = topics.parse(topic)
+    if not isinstance(parsed, DeviceTopic) or parsed.direction != "up":
+        raise Rejected("bad-topic", f"not a topic of a device: {topic[:128]!r}")
+    if len(payload) > MOST_BYTES[parsed.noun]:
+        raise Rejected("too-large", f"a {parsed.noun} of {len(payload)} bytes; {MOST_BYTES[parsed.noun]} are allowed")
+    return parsed
+
+
+STORED: dict[str, Callable[[Ingest, Connection, Row, bytes], None]] = {
+    "presence": Ingest._presence, "state": Ingest._state, "tele": Ingest._tele,
+}  # fmt: skip

@@ -1,7 +1,6 @@
 """The manager at work without HTTP: broker, link, and the loops that ingest, publish, deliver and reconcile."""
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from edgeops.broker import BrokerPlan, LinkPlan, ManagerLink, RunningBroker, start_broker
-from edgeops.store import outbox
+from edgeops.store import audit, outbox
 from edgeops.wire import topics
 from edgeops.wire.errors import Unreachable
 
@@ -17,12 +16,13 @@ from . import reconcile
 from .deliver import Delivery
 from .enrol import revoked, write_crl
 from .hub import Hub
+from .inbox import Inbox
 from .ingest import Ingest
+from .quarantine import MOST_IN_SPAN, SHUT_OUT_S, SPAN_S, Quarantine
 
 _LOG = logging.getLogger("edgeops.manager")
-MAX_WAITING = 20_000
 RENEW_S = 3600.0
-BATCH = 100
+BATCH, TOGETHER = 100, 32
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 translated, not bound
 
 
@@ -37,7 +37,7 @@ class Running:
         self.link = ManagerLink(_link_plan(self.hub))
         self.delivery = Delivery(self.hub, lambda topic, payload, qos: self.link.publish(topic, payload, qos))
         self.ingest = Ingest(self.hub, self.delivery)
-        self._inbox: queue.Queue[tuple[str, bytes] | None] = queue.Queue(MAX_WAITING)
+        self._inbox, self._quarantine = Inbox(), Quarantine()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -63,14 +63,14 @@ class Running:
         self.hub.store.committed.set()
         self.delivery.stop()
         self.link.stop()
-        self._inbox.put(None)
+        self._inbox.close()
         for thread in self._threads:
             thread.join(10.0)
         self.broker.stop()
 
     def cut_off(self) -> None:
-        """Make the broker drop devices that were revoked."""
-        self.broker.reload(revoked(self.hub))
+        """Make the broker drop devices that were revoked or are shut out for flooding."""
+        self.broker.reload({*revoked(self.hub), *self._quarantine.names})
 
     def health(self) -> dict[str, Any]:
         """What `GET /health` says of the broker and our loops."""
@@ -81,21 +81,17 @@ class Running:
                 "kind": self.broker.kind, "host": self.broker.host, "port": self.broker.port, "alive": self.broker.alive(),
                 "connected": self.link.connected, "acl_denied": self.broker.acl_denied(),
             },
-            "acl_denied": self.broker.acl_denied(), "messages": self.ingest.counts, "waiting": self._inbox.qsize(),
+            "acl_denied": self.broker.acl_denied(), "messages": self.ingest.counts, "waiting": self._inbox.waiting,
+            "dropped": self._inbox.dropped, "shut_out": sorted(self._quarantine.names),
         }  # fmt: skip
 
     def _received(self, topic: str, payload: bytes, _retained: bool) -> None:
-        """In paho's thread. Telemetry is dropped first when we fall behind; what else is lost comes again with the next report."""
-        if topic.endswith("/tele") and self._inbox.qsize() > MAX_WAITING // 2:
-            return
-        try:
-            self._inbox.put((topic, payload), timeout=5.0)
-        except queue.Full:
-            _LOG.error("a message on %s was dropped: %d are waiting", topic, MAX_WAITING)
+        """In paho's thread."""
+        self._inbox.put(topic, payload)
 
     def _ingest(self) -> None:
-        while (item := self._inbox.get()) is not None:
-            _guarded(lambda item=item: self.ingest.take(*item))  # type: ignore[misc]
+        while batch := self._inbox.get(TOGETHER):
+            _guarded(lambda batch=batch: self.ingest.take_all(batch))  # type: ignore[misc]
 
     def _publish(self) -> None:
         while not self._stopping.is_set():
@@ -120,12 +116,26 @@ class Running:
                 self._stopping.wait(0.05)
 
     def _tick(self) -> None:
-        renew_at = time.monotonic()
+        renew_at = forget_at = time.monotonic()
         while not self._stopping.wait(self.hub.settings.tick_ms / 1000):
             _guarded(lambda: reconcile.tick(self.hub))
+            _guarded(self._shut_out_floods)
+            if time.monotonic() >= forget_at:
+                forget_at = time.monotonic() + SPAN_S
+                self._inbox.count_anew()
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + RENEW_S
                 _guarded(lambda: reconcile.renew(self.hub))
+
+    def _shut_out_floods(self) -> None:
+        loud = self._inbox.loud(MOST_IN_SPAN)
+        if not self._quarantine.look(loud, time.monotonic()):
+            return
+        self.cut_off()
+        with self.hub.store.write() as tx:
+            for name in filter(None, loud):
+                text = f"more than {MOST_IN_SPAN} messages in {SPAN_S:.0f} s: shut out for {SHUT_OUT_S:.0f} s"
+                audit.write(tx, self.hub.now(), "ingest", "device-flood", name, text)
 
 
 def _guarded(call: Callable[[], None]) -> None:

@@ -35,6 +35,7 @@ class Settings:
     want_window_ms: int = _setting(500, "How long wants are collected before missing frames are sent.")
     frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.")
     keep_windows_days: int = _setting(90, "How long telemetry windows are kept.")
+    keep_windows: int = _setting(800_000, "How many telemetry windows of one device are kept, about 1 KB each.")
 
 
 def load(path: Path) -> Settings:

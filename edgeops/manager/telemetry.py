@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, func, select
 
 from edgeops.sketch.drift import DriftVerdict, scan
 from edgeops.sketch.reference import ReferenceProfile
@@ -49,6 +49,17 @@ def windows_of(tx: Connection, device: str, release: str, most: int = RECENT) ->
     query = select(columns.body).where(columns.device == device, columns.release8 == release[:16])
     query = query.order_by(columns.started_ms.desc(), columns.seq.desc()).limit(most)
     return [SketchWindow.from_bytes(body) for body in reversed(tx.execute(query).scalars().all())]
+
+
+def forget(tx: Connection, before: int, most: int) -> None:
+    """Drop windows received before `before`, and of each device what came before its newest `most` (to the second)."""
+    columns = windows.c
+    tx.execute(delete(windows).where(columns.received < before))
+    counts = select(columns.device).group_by(columns.device).having(func.count() > most)
+    for device in tx.execute(counts).scalars().all():
+        newest = select(columns.received).where(columns.device == device).order_by(columns.received.desc())
+        last = tx.execute(newest.offset(most - 1).limit(1)).scalar()
+        tx.execute(delete(windows).where(columns.device == device, columns.received < last))
 
 
 def listed(hub: Hub, device: str | None = None, by: By = "device") -> list[dict[str, Any]]:
@@ -105,7 +116,10 @@ def drift_of(hub: Hub, tx: Connection, item: Running) -> dict[str, Any]:
     reference = _reference(hub, tx, item)
     if reference is None:
         return head | _unjudged("no-reference")
-    found = [window for window in windows_of(tx, item.device, item.release) if window.profile == reference.hash8]
+    # A window that names this profile with other probes is a lie of its device; it must not spoil anybody's answer.
+    shape = reference.counts.shape
+    recent = windows_of(tx, item.device, item.release)
+    found = [window for window in recent if window.profile == reference.hash8 and window.tally.probes.shape == shape]
     if not any(window.tally.n for window in found):
         return head | _unjudged("no-telemetry")
     return head | _judged(scan(found, reference, top=FINDINGS), len(found))

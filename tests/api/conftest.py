@@ -2,16 +2,21 @@
 
 import importlib.util
 import shutil
+import ssl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
 from edgeops.api.app import make_app
+from edgeops.api.serve import Serving
 from edgeops.manager import tokens
 from edgeops.manager.hub import Hub, open_hub
+from edgeops.manager.setup import Setup
 
 if "manager_house" not in sys.modules:
     _spec = importlib.util.spec_from_file_location("manager_house", Path(__file__).parents[1] / "manager" / "house.py")
@@ -54,3 +59,27 @@ def admin(hub: Hub) -> str:
 def client(hub: Hub, admin: str) -> TestClient:
     """The API without TLS, called as an admin."""
     return TestClient(make_app(hub), "https://test", raise_server_exceptions=False, headers={"authorization": f"Bearer {admin}"})
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Setup:
+    """A new manager on free ports."""
+    return new_manager(tmp_path / "m", int(time.time()))
+
+
+@pytest.fixture
+def serving(made: Setup) -> Iterator[Serving]:
+    """The running manager."""
+    running = Serving(made.folder)
+    yield running
+    running.stop()
+    assert not running.alive
+
+
+@pytest.fixture
+def http(made: Setup, serving: Serving) -> Iterator[httpx.Client]:
+    """An admin's client that trusts our CA only."""
+    context = ssl.create_default_context(cafile=made.ca)
+    headers = {"authorization": f"Bearer {made.admin_token}"}
+    with httpx.Client(base_url=serving.url + "/api/v1", verify=context, headers=headers, trust_env=False) as client:
+        yield client
