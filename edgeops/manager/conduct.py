@@ -1,7 +1,8 @@
 """Carrying out what the rollout engine says, in the transaction that stores its new state.
 
 An assignment goes `planned -> offered -> started -> settled`; `stopped` is an offer withdrawn before the device began; a recall
-makes it `recalled`, then `reverted`. The engine counts, these rows name the devices.
+makes it `recalled`, then `reverted`, or `superseded` when something newer has taken the slot. The engine counts, these rows name
+the devices.
 """
 
 from collections import deque
@@ -27,7 +28,8 @@ from .devices import device_class
 from .hub import Hub
 from .streams import ensure
 
-ACTIVE = ("pending", "running", "paused", "reverting")
+# A recall orders each device once and then only waits, so it is in nobody's way.
+ACTIVE = ("pending", "running", "paused")
 GONE_BAD = ("rolled-back", "failed", "unfit", "silent")
 
 

@@ -10,6 +10,7 @@ from edgeops.fleet.device import presence as derive
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, reports, wishes
+from edgeops.wire.device_class import CLASSES
 from edgeops.wire.errors import Misuse
 
 from .hub import Hub
@@ -84,9 +85,9 @@ def runs(slot: Mapping[str, Any]) -> str:
 
 
 def device_class(row: Row) -> str:
-    """The class a device said it has, empty when it never said."""
+    """The class a device said it has, empty when it never said or said one there is not."""
     found = row["capabilities"].get("class", "")
-    return found if isinstance(found, str) else ""
+    return found if isinstance(found, str) and found in CLASSES else ""
 
 
 def presence(row: Row, now: int) -> str:

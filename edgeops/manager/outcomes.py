@@ -19,8 +19,12 @@ RESTING = ("idle", "committed")
 
 
 def observe(hub: Hub, tx: Connection, state: State) -> None:
-    """Turn a verified state into events; each device starts and settles at most once in a rollout."""
-    for status in ("offered", "stopped", "started", "recalled"):
+    """Turn a verified state into events; each device starts and settles at most once in a rollout.
+
+    A withdrawn offer (`stopped`) is not looked at: a device that had just begun is told to stop by a newer document, and is offered
+    the release anew when the rollout goes on.
+    """
+    for status in ("offered", "started", "recalled"):
         for row in rows.find(tx, assignments, device=state.device, status=status):
             report = state.slots.get(row["slot"])
             if report is not None:
@@ -33,9 +37,9 @@ def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: t
     if row["status"] == "recalled":
         _reverted(hub, tx, row, report)
         return
-    mine = report.rollout == row["rollout"]
-    working = report.phase in WORKING and (mine or report.target == release)
-    ended = _ended(row, outcomes) or (report if mine and report.verdict in OUTCOMES and report.phase not in WORKING else None)
+    mine = report.rollout == row["rollout"] and report.target == release
+    working = report.phase in WORKING and report.target == release
+    ended = _ended(row, outcomes, release) or (report if mine and report.verdict in OUTCOMES and not working else None)
     if not (working or ended):
         return
     events, changes = _events(hub, tx, row, report, ended, release)
@@ -45,9 +49,10 @@ def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: t
         apply(hub, tx, row["rollout"], *events)
 
 
-def _ended(row: Row, outcomes: tuple[OutcomeReport, ...]) -> OutcomeReport | None:
-    """The newest outcome of this rollout in the outbox: a later order may have replaced it in the slot's own report."""
-    told = [one for one in outcomes if (one.slot, one.rollout) == (row["slot"], row["rollout"]) and one.verdict in OUTCOMES]
+def _ended(row: Row, outcomes: tuple[OutcomeReport, ...], release: str) -> OutcomeReport | None:
+    """The newest outcome of this order in the outbox: a later order may have replaced it in the slot's own report."""
+    order = row["slot"], row["rollout"], release
+    told = [one for one in outcomes if (one.slot, one.rollout, one.release) == order and one.verdict in OUTCOMES]
     return max(told, key=lambda one: one.order, default=None)
 
 

@@ -3,18 +3,20 @@
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import Connection, delete
+from sqlalchemy import Connection
 
 from edgeops.rollout.silence import Seen, judge_silence
-from edgeops.rollout.state import Event, Outcome, Rollout, Silence, Tick
+from edgeops.rollout.state import Event, Outcome, Reverted, Rollout, Silence, Tick
 from edgeops.store import rows
 from edgeops.store.rows import Row
-from edgeops.store.tables import assignments, devices, rollouts, windows
+from edgeops.store.tables import assignments, devices, rollouts
+from edgeops.wire.desired import SlotWish
 
 from .conduct import apply, load
-from .desire import DAY_S, push
+from .desire import DAY_S, push, wish_of
 from .devices import presence
 from .hub import Hub
+from .telemetry import forget
 
 TICKING = ("running", "paused", "halted", "reverting")
 
@@ -26,7 +28,8 @@ def tick(hub: Hub) -> None:
     for name in names:
         with hub.store.write() as tx:
             rollout = load(tx, name).rollout
-            apply(hub, tx, name, *_events(hub, tx, name, rollout), Tick(hub.now(), _waiting(hub, tx, name, rollout)))
+            found = [*_events(hub, tx, name, rollout), *_superseded(hub, tx, name)]
+            apply(hub, tx, name, *found, Tick(hub.now(), _waiting(hub, tx, name, rollout)))
 
 
 def _waiting(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> int:
@@ -57,6 +60,18 @@ def _events(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> list[Event
     return events
 
 
+def _superseded(hub: Hub, tx: Connection, name: str) -> list[Event]:
+    """Devices a recall need not wait for any more: something newer has taken the slot, or the device was revoked."""
+    events: list[Event] = []
+    for row in rows.find(tx, assignments, rollout=name, status="recalled"):
+        device = rows.get(tx, devices, id=row["device"])
+        asked = row["before"] or SlotWish("none", rollout=name).payload()
+        if device is None or device["status"] != "enrolled" or wish_of(tx, row["device"], row["slot"]) != asked:
+            rows.change(tx, assignments, {"rollout": name, "device": row["device"]}, status="superseded")
+            events.append(Reverted(hub.now()))
+    return events
+
+
 def _seen(row: Row, device: Row) -> Seen:
     goodbye = device["presence_at"] if device["presence"] == "offline" else None
     last = device["last_seen"] or row["started_at"]
@@ -76,7 +91,7 @@ def renew(hub: Hub) -> None:
         with hub.store.write() as tx:
             push(hub, tx, device)
     with hub.store.write() as tx:
-        tx.execute(delete(windows).where(windows.c.received < now - hub.settings.keep_windows_days * DAY_S))
+        forget(tx, now - hub.settings.keep_windows_days * DAY_S, hub.settings.keep_windows)
 
 
 def forget_presence(hub: Hub) -> None:
