@@ -6,6 +6,7 @@ Nothing here is worth keeping: after a restart devices want again. A frame that 
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ from .streams import Stream, frame_bytes, load
 _LOG = logging.getLogger("edgeops.deliver")
 CHANNEL = "all"
 RETRY_S, PATIENCE_S = 0.02, 10.0
+# An honest device takes a stream once, and again what was lost; who takes it this often within an hour only wastes the link.
+MOST_COPIES, SPARE_FRAMES, HOUR_S = 8, 64, 3600.0
 Publish = Callable[[str, bytes, int], bool]
 
 
@@ -54,9 +57,11 @@ class Delivery:
         self._waiting: dict[str, Waiting] = {}
         self._stopping = threading.Event()
         self._streams: dict[str, Stream] = {}
+        self._taken: Counter[tuple[str, str]] = Counter()
+        self._taken_since = time.monotonic()
 
     def want(self, device: str, want: Want) -> None:
-        """Note what a device misses; raises Rejected("unknown-stream" | "malformed")."""
+        """Note what a device misses; raises Rejected("unknown-stream" | "malformed" | "want-budget")."""
         stream = self._stream(want.stream)
         if stream is None or not self._is_wished(device, want.stream):
             raise Rejected("unknown-stream", f"{device} wants stream {want.stream[:12]}, which it is not to have")
@@ -64,9 +69,18 @@ class Delivery:
         if not frames:
             return
         with self._lock:
+            self._check_budget(device, stream)
             waiting = self._waiting.setdefault(want.stream, Waiting(time.monotonic()))
             waiting.devices[device] = frames
             self._lock.notify()
+
+    def _check_budget(self, device: str, stream: Stream) -> None:
+        if time.monotonic() - self._taken_since > HOUR_S:
+            self._taken_since = time.monotonic()
+            self._taken.clear()
+        most = MOST_COPIES * len(stream.list.frames) + SPARE_FRAMES
+        if self._taken[device, stream.digest] >= most:
+            raise Rejected("want-budget", f"{device} was sent {most} frames of stream {stream.digest[:12]} within an hour")
 
     def run(self) -> None:
         """Send until stopped."""
@@ -138,6 +152,7 @@ class Delivery:
             sent.published += done
         sent.bytes_sent += len(body) if done else 0
         with self._lock:
+            self._taken.update((taker, stream.digest) for taker in takers)
             # A broadcast serves everyone who waits for it by now, a repair only its one device.
             for device in takers if len(takers) == 1 else list(self._waiting[stream.digest].devices):
                 self._waiting[stream.digest].devices.get(device, set()).discard(index)

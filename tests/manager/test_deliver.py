@@ -10,7 +10,7 @@ from manager_house import Clock, Fleet
 
 from edgeops.manager import streams
 from edgeops.manager.conduct import release_row
-from edgeops.manager.deliver import Delivery
+from edgeops.manager.deliver import HOUR_S, MOST_COPIES, SPARE_FRAMES, Delivery
 from edgeops.manager.hub import Hub
 from edgeops.parcel.assembly import Progress
 from edgeops.wire import topics
@@ -159,3 +159,19 @@ def test_a_variant_has_one_stream(fleet: Fleet) -> None:
         release = fleet.show("r-20300317-1")["release"]
         variant = release_row(tx, release).variants["base"]
         assert streams.ensure(fleet.hub, tx, release, "base", variant) == first.digest
+
+
+def test_who_wants_the_same_again_and_again_is_refused(sending: Fleet) -> None:
+    """A device that takes every frame time after time runs out; the others still get theirs, and so does it after an hour."""
+    stream = stream_of(sending)
+    copies = MOST_COPIES + -(-SPARE_FRAMES // 5)
+    for copy in range(1, copies + 1):
+        want(sending, "a", stream)
+        until(lambda copy=copy: len(sending.frames) == 5 * copy)  # type: ignore[misc]
+    want(sending, "a", stream)
+    assert sending.ingest.counts["refused.want-budget"] == 1
+    want(sending, "b", stream)
+    until(lambda: sum(topic.split("/")[4] == "b" for topic, _, _ in sending.frames) == 5)
+    sending.delivery._taken_since -= HOUR_S
+    want(sending, "a", stream)
+    assert sending.ingest.counts["refused.want-budget"] == 1
