@@ -28,8 +28,8 @@ class Enrolment(BaseModel):
 def enroll(hub: TheHub, running: TheRunning, body: Annotated[Enrolment, Body()]) -> dict[str, Any]:
     """Redeem a token: certificate, CA, first root and site documents, incarnation."""
     answer = enrol.redeem(hub, body.model_dump())
-    if running and answer["incarnation"] > 1:
-        running.cut_off()
+    if running:
+        running.let_in(answer["device"], answer["incarnation"])
     return answer
 
 

@@ -158,8 +158,8 @@ def revoked(hub: Hub) -> Collection[str]:
 
 
 def write_crl(hub: Hub) -> None:
-    """Write the revocation list anew from the database."""
+    """Write the revocation list anew from the database; alone among writers, so that an older list never replaces a newer one."""
     now = hub.now()
-    with hub.store.read() as tx:
+    with hub.store.write() as tx:
         serials = [int(row["serial"], 16) for row in rows.find(tx, revocations) if row["expires"] > now]
-    write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, now))
+        write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, now))

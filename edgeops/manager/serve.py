@@ -38,6 +38,7 @@ class Running:
         self.delivery = Delivery(self.hub, lambda topic, payload, qos: self.link.publish(topic, payload, qos))
         self.ingest = Ingest(self.hub, self.delivery)
         self._inbox, self._quarantine = Inbox(), Quarantine()
+        self._shut: frozenset[str] = frozenset()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -70,7 +71,13 @@ class Running:
 
     def cut_off(self) -> None:
         """Make the broker drop devices that were revoked or are shut out for flooding."""
-        self.broker.reload({*revoked(self.hub), *self._quarantine.names})
+        self._shut = frozenset({*revoked(self.hub), *self._quarantine.names})
+        self.broker.reload(self._shut)
+
+    def let_in(self, device: str, incarnation: int) -> None:
+        """A device has enrolled: its older certificate, if any, is worthless now, and the broker may have to hear it again."""
+        if incarnation > 1 or device in self._shut:
+            self.cut_off()
 
     def health(self) -> dict[str, Any]:
         """What `GET /health` says of the broker and our loops."""
@@ -126,6 +133,12 @@ class Running:
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + RENEW_S
                 _guarded(lambda: reconcile.renew(self.hub))
+                _guarded(self._renew_crl)
+
+    def _renew_crl(self) -> None:
+        """A list that has expired would shut everybody out."""
+        write_crl(self.hub)
+        self.cut_off()
 
     def _shut_out_floods(self) -> None:
         loud = self._inbox.loud(MOST_IN_SPAN)

@@ -51,8 +51,11 @@ class Connected:
 
 
 def enrol(http: httpx.Client, folder: Path, name: str) -> FakeDevice:
-    """Register and enrol a fake device; its TLS files lie in `folder`."""
-    token = Token.decode(http.post("/devices", json={"id": name, "labels": {"site": "berlin"}}).raise_for_status().json()["token"])
+    """Register (or give a new token to) and enrol a fake device; its TLS files lie in `folder`."""
+    answer = http.post("/devices", json={"id": name, "labels": {"site": "berlin"}})
+    if answer.status_code == 409:
+        answer = http.post(f"/devices/{name}/token", json={})
+    token = Token.decode(answer.raise_for_status().json()["token"])
     device = FakeDevice(name)
     answer = http.post("/enroll", json=device.enrolment(token.secret)).raise_for_status().json()
     trust = pin_root(answer["root"].encode(), token.fleet, token.root_pin, name, answer["incarnation"])

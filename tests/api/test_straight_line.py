@@ -48,3 +48,18 @@ def test_one_device_from_token_to_committed(serving: Serving, http: httpx.Client
         assert http.get("/health").json()["status"] == "ok"
     finally:
         link.close()
+
+
+def test_a_device_revoked_before_it_ever_enrolled_is_let_in_with_a_new_token(
+    serving: Serving, http: httpx.Client, tmp_path: Path
+) -> None:
+    """Revoked by mistake, then given a new token: its first enrolment makes the broker forget the revocation."""
+    http.post("/devices", json={"id": "pi-1"}).raise_for_status()
+    http.post("/devices/pi-1/revoke").raise_for_status()
+    device = enrol(http, tmp_path / "d", "pi-1")
+    link = Connected(device, tmp_path / "d", serving.running.broker.port)
+    try:
+        link.send("presence", device.presence())
+        until(http, "/devices/pi-1", "presence", "online")
+    finally:
+        link.close()

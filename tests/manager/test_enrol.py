@@ -1,6 +1,8 @@
 """Credentials: certificates named by the token, requests checked, revocation that stays."""
 
 import datetime as dt
+import threading
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -118,3 +120,20 @@ def test_revoking_spoils_an_open_token(hub: Hub) -> None:
     enrol.revoke(hub, "me", "pi-1")
     with pytest.raises(Misuse, match="token-refused"):
         enrol.redeem(hub, FakeDevice("pi-1").enrolment(token.secret))
+
+
+def test_two_revocations_at_once_are_both_on_the_list(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second revocation that overtakes the first before its list is written is not lost with it."""
+    serials = {redeemed(hub, name)[1].serial_number for name in ("a", "b")}
+    write, overtaking = enrol.write_whole, threading.Thread(target=enrol.revoke, args=(hub, "me", "b"))
+
+    def slow(path: Path, data: bytes) -> None:
+        if not overtaking.ident:
+            overtaking.start()
+            overtaking.join(0.5)
+        write(path, data)
+
+    monkeypatch.setattr(enrol, "write_whole", slow)
+    enrol.revoke(hub, "me", "a")
+    overtaking.join(10)
+    assert revoked_serials(hub) == serials
