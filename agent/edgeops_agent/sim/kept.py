@@ -84,6 +84,9 @@ class Shelf:
     def __contains__(self, digest: str) -> bool:
         return digest in self._sizes
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sizes)
+
     def hold(self, digest: str, data: bytes | None = None) -> None:
         """One more holder of bytes that are here, or of `data` (whose digest the caller has checked); raises Unfit("disk-full")."""
         if digest not in self._sizes:
