@@ -5,6 +5,7 @@ the others again. Backoff is the device link's: full jitter, and a kick right af
 """
 
 import selectors
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -86,7 +87,7 @@ class Line:
         if mask & selectors.EVENT_READ:
             client.loop_read()
             # TLS may hold more than one record, of which the selector knows nothing.
-            while (sock := client.socket()) is not None and sock.pending():
+            while isinstance(sock := client.socket(), ssl.SSLSocket) and sock.pending():
                 client.loop_read()
 
     def look(self) -> None:
