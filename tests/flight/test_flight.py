@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeops.cli.local.demo.flight import REAL, Flight, failures
+from edgeops.cli.local.demo.facts import REAL, Facts, failures
+from edgeops.cli.local.demo.flight import Flight
 from edgeops.cli.local.demo.stage import Stage
 
 EDGEOPS = str(Path(sys.executable).parent / "edgeops")
@@ -53,8 +54,6 @@ def test_the_core_of_the_demo(stage: Stage, kind: str) -> None:
 
 def test_a_promise_that_does_not_hold_is_named() -> None:
     """The demo's own check can fail: every promise is broken by facts of a flight that never took off."""
-    from edgeops.cli.local.demo.flight import Facts
-
     assert len(failures(Facts())) >= 9
     good = Facts(5, 10, 2, 2, 1, 0, 2, 2, 99, 0, 4, 100, 900, 60.0)
     assert failures(good) == []

@@ -16,20 +16,26 @@ from edgeops.wire.errors import EdgeopsError
 
 from ... import show
 from ...frame import Run
+from .facts import REAL, failures
 
 STEPS = 9
 Keep = Annotated[bool, typer.Option("--keep", help="Leave manager and devices running until Ctrl-C, and the folder on disk.")]
 Folder = Annotated[Path | None, typer.Option(metavar="DIR", help="Where to work (default: a scratch folder, deleted afterwards).")]
 Broker = Annotated[str, typer.Option(help=f"Which broker the manager starts: {', '.join(BROKERS)}.")]
+Devices = Annotated[
+    int, typer.Option(min=REAL, metavar="N", help="How many devices; beyond five: straws, really enrolled, running no model.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the training data and of every image shown to a device.")]
 
 
-def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7, broker: Broker = "auto") -> int:
+def demo(
+    run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7, broker: Broker = "auto", devices: Devices = REAL
+) -> int:
     """Fly the whole mission once, for real: manager, devices, good and bad releases, drift, thieves. Exit 0 if all held.
 
     Example: edgeops demo --keep
     """
-    from .flight import Flight, clear, failures
+    from .flight import Flight, clear
     from .stage import Stage
 
     began = time.monotonic()
@@ -48,13 +54,13 @@ def demo(run: Run, keep: Keep = False, folder: Folder = None, seed: Seed = 7, br
 
     signal.signal(signal.SIGTERM, leave)
     stage = Stage(place, say)
-    flight = Flight(stage, seed, title, broker)
+    flight = Flight(stage, seed, title, broker, devices)
     say(f"edgeops demo in {place}")
     whole = False
     try:
         facts = flight.fly()
         facts.seconds = round(time.monotonic() - began, 1)
-        broken = failures(facts)
+        broken = failures(facts, devices)
         whole = not broken
         run.emit(asdict(facts) | {"ok": whole, "broken": broken}, lambda: _summary(asdict(facts), broken))
         if keep:

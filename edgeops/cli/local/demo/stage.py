@@ -26,7 +26,7 @@ class Stage:
 
     def __init__(self, folder: Path, say: Callable[[str], None], agents: Path = SCRIPTS) -> None:
         self.folder, self.say = folder, say
-        self._places = {"edgeops": SCRIPTS, "edgeops-agent": agents}
+        self._places = {"edgeops": SCRIPTS, "edgeops-agent": agents, "python3": agents}
         self.env = {**os.environ, "EDGEOPS_CONFIG": str(folder / "config" / "contexts.toml"), "PYTHONUNBUFFERED": "1"}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "logs").mkdir(parents=True, exist_ok=True)
