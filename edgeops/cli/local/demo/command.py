@@ -4,6 +4,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -41,20 +42,16 @@ def demo(
     began = time.monotonic()
     place = (folder or Path(tempfile.mkdtemp(prefix="edgeops-demo-"))).resolve()
     out = sys.stderr if run.json else sys.stdout
-    step = iter(range(1, STEPS + 1))
 
     def say(text: str) -> None:
         print(text, file=out, flush=True)
-
-    def title(text: str) -> None:
-        say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)")
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
     stage = Stage(place, say)
-    flight = Flight(stage, seed, title, broker, devices)
+    flight = Flight(stage, seed, _titles(say, began), broker, devices)
     say(f"edgeops demo in {place}")
     whole = False
     try:
@@ -73,6 +70,11 @@ def demo(
         if whole and folder is None and not keep:
             clear(place)
     return 0 if whole else 1
+
+
+def _titles(say: Callable[[str], None], began: float) -> Callable[[str], None]:
+    step = iter(range(1, STEPS + 1))
+    return lambda text: say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)")
 
 
 def _summary(facts: dict[str, Any], broken: list[str]) -> None:
