@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from edgeops.store import roomy
 from edgeops.store.blobs import CHUNK
 from edgeops.wire.errors import Misuse
 
@@ -25,11 +26,12 @@ async def put(hub: TheHub, _caller: Operator, digest: str, request: Request) -> 
     limit = hub.settings.max_object_bytes
     hub.blobs.path(digest)
     announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isascii() and announced.isdigit() and int(announced) > limit:
         raise Misuse("too-large", f"an object has at most {limit} bytes, this one {announced}")
-    with tempfile.TemporaryFile() as spool:
+    # Beside the objects: the folder of temporary files may be small, and is not what fills up.
+    with roomy(), tempfile.TemporaryFile(dir=hub.blobs.folder) as spool:
         async for chunk in request.stream():
-            spool.write(chunk)
+            await run_in_threadpool(spool.write, chunk)
             if spool.tell() > limit:
                 raise Misuse("too-large", f"an object has at most {limit} bytes")
         size = await run_in_threadpool(lambda: hub.blobs.put(digest, _chunks(spool), limit))

@@ -14,11 +14,13 @@ from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachab
 
 _LOG = logging.getLogger("edgeops.api")
 MEDIA = "application/problem+json"
+MOST_DETAIL, MOST_ERRORS = 2000, 20
 STATUS: dict[str, int] = {
     "unknown-device": 404, "unknown-release": 404, "unknown-rollout": 404, "unknown-object": 404, "unknown-variant": 404,
     "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 403, "role": 403, "device-revoked": 403,
     "device-exists": 409, "release-exists": 409, "missing-objects": 409, "rollout-conflict": 409, "illegal-transition": 409,
-    "token-exists": 409, "selector-empty": 422, "too-large": 413, "bad-range": 416,
+    "token-exists": 409, "last-admin": 409, "selector-empty": 422, "too-large": 413, "bad-range": 416, "unknown-token": 404,
+    "disk-full": 507,
 }  # fmt: skip
 KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
     (Rejected, "rejected", 422, "Not to be believed"),
@@ -31,8 +33,9 @@ KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
 def document(status: int, kind: str, title: str, reason: str, detail: str, **more: Any) -> JSONResponse:
     """The answer for one error."""
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    shown = detail if len(detail) <= MOST_DETAIL else detail[: MOST_DETAIL - 1] + "…"
     body = {
-        "type": f"urn:edgeops:error:{kind}", "title": title, "status": status, "detail": detail, "reason": reason, "kind": kind,
+        "type": f"urn:edgeops:error:{kind}", "title": title, "status": status, "detail": shown, "reason": reason, "kind": kind,
     }  # fmt: skip
     return JSONResponse({**body, **more}, status, headers, MEDIA)
 
@@ -44,11 +47,17 @@ def of_error(error: EdgeopsError) -> JSONResponse:
     return document(STATUS.get(error.reason, status), kind, title, error.reason, error.message, **more)
 
 
+def too_large(most: int) -> Misuse:
+    """The error for a body of more than `most` bytes."""
+    return Misuse("too-large", f"a request of this kind has at most {most} bytes; split it")
+
+
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem document."""
     app.add_exception_handler(EdgeopsError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(UnicodeEncodeError, _not_text)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -59,14 +68,20 @@ def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [{"where": ".".join(map(str, item["loc"])), "what": str(item["msg"])} for item in error.errors()]
+    found = error.errors()[:MOST_ERRORS]
+    errors = [{"where": ".".join(map(str, item["loc"]))[:200], "what": str(item["msg"])[:200]} for item in found]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors[:3])
     return document(422, "misuse", "Wrong request", "validation", detail or "the request has another form", errors=errors)
 
 
+def _not_text(_request: Request, _error: Exception) -> JSONResponse:
+    # JSON can spell half a character ("\\ud800"), which nothing can store.
+    return document(422, "misuse", "Wrong request", "validation", "the request holds text that is not Unicode")
+
+
 def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    reasons = {404: "not-found", 405: "method-not-allowed"}
+    reasons = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 400: "bad-request"}
     reason = reasons.get(error.status_code, f"http-{error.status_code}")
     title = HTTPStatus(error.status_code).phrase
     answer = document(error.status_code, "misuse", title, reason, str(error.detail))

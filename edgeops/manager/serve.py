@@ -31,6 +31,7 @@ class Running:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
+        hub.blobs.sweep()
         write_crl(hub)
         self.broker = _start_broker(hub)
         self.hub = hub.with_settings(replace(hub.settings, mqtt_port=self.broker.port))

@@ -5,7 +5,7 @@ Does not know: rules. It never decides what a rollout, a token or a report means
 Who may enter: `manager` and the rooms above it. It imports `edgeops.wire` only.
 """
 
-from .blobs import Blobs
+from .blobs import Blobs, roomy
 from .database import Store, open_store
 
-__all__ = ["Blobs", "Store", "open_store"]
+__all__ = ["Blobs", "Store", "open_store", "roomy"]

@@ -3,16 +3,32 @@
 Layout: <folder>/<first two hex digits>/<digest>.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from edgeops.wire.errors import Misuse, Rejected
+from edgeops.wire.errors import Misuse, Rejected, Unfit
 from edgeops.wire.fields import HEX64
 
 CHUNK = 1 << 20
+NEW = ".new-"
+DISK_FULL = "the manager's disk is full, nothing was stored; free some space there and try again"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def roomy() -> Iterator[None]:
+    """Raise Unfit("disk-full") where the body finds the disk full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise Unfit("disk-full", DISK_FULL) from error
 
 
 class Blobs:
@@ -38,19 +54,25 @@ class Blobs:
     def put(self, digest: str, data: bytes | Iterable[bytes], limit: int) -> int:
         """Store an object of at most `limit` bytes and return its size.
 
-        Raises Rejected("bad-object") when its hash is another, Misuse("too-large").
+        Raises Rejected("bad-object") when its hash is another, Misuse("too-large"), Unfit("disk-full").
         """
         path = self.path(digest)
-        path.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            size = self._fill(handle, [data] if isinstance(data, bytes) else data, digest, limit)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _flush_folder(path.parent)
+        with roomy():
+            path.parent.mkdir(exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=NEW)
+            try:
+                size = self._fill(handle, [data] if isinstance(data, bytes) else data, digest, limit)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+            _flush_folder(path.parent)
         return size
+
+    def sweep(self) -> None:
+        """Delete what a killed process left half written."""
+        for path in self.folder.glob(f"*/{NEW}*"):
+            path.unlink(missing_ok=True)
 
     @staticmethod
     def _fill(handle: int, chunks: Iterable[bytes], digest: str, limit: int) -> int:

@@ -12,8 +12,11 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
 
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Unfit
+
+from .blobs import DISK_FULL
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_MS = 10_000
@@ -29,15 +32,20 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction, alone among writers; committed on leaving, rolled back on an exception."""
+        """One transaction, alone among writers; committed on leaving, rolled back on an exception. Raises Unfit("disk-full")."""
         with self._writing, self.engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.commit()
+            except OperationalError as error:
+                connection.rollback()
+                if "disk is full" in str(error.orig):
+                    raise Unfit("disk-full", DISK_FULL) from error
+                raise
             except BaseException:
                 connection.rollback()
                 raise
-            connection.commit()
         self.committed.set()
 
     @contextmanager
@@ -57,7 +65,10 @@ class Store:
 
 def open_store(path: Path) -> Store:
     """Open (or create) the database at `path` and migrate it; raises Misuse("database") when it cannot be used."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000})
+    # Readers are many (each API request is a thread), and none may wait for another's connection.
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}, max_overflow=-1
+    )
     event.listen(engine, "connect", _prepare)
     try:
         migrate(engine)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, select, update
+from sqlalchemy import Connection, Table, and_, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 Row = Mapping[str, Any]
@@ -41,6 +41,11 @@ def add(tx: Connection, table: Table, **values: Any) -> bool:
 def change(tx: Connection, table: Table, key: Mapping[str, Any], **values: Any) -> int:
     """Set columns of the rows that match `key`; how many there were."""
     return tx.execute(update(table).where(_match(table, key)).values(**values)).rowcount
+
+
+def drop(tx: Connection, table: Table, **key: Any) -> int:
+    """Delete the rows that match `key`; how many there were."""
+    return tx.execute(delete(table).where(_match(table, key))).rowcount
 
 
 def _match(table: Table, key: Mapping[str, Any]) -> Any:

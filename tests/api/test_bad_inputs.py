@@ -1,11 +1,15 @@
 """Every way to ask wrongly is answered by a problem document with its own reason, and changes nothing."""
 
+import errno
+import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from manager_house import Clock, FakeDevice, make_release, release_signer
+from sqlalchemy import event
 
 from edgeops.manager import tokens
 from edgeops.manager.hub import Hub
@@ -272,3 +276,67 @@ def test_an_error_of_our_own_is_a_problem_too(client: TestClient, hub: Hub) -> N
     (hub.layout.blobs / "00").write_text("a file where a folder belongs")
     body = problem(client.get(f"{API}/objects/{'0' * 64}"), 500, "internal")
     assert "NotADirectory" not in body["detail"]
+
+
+@pytest.fixture
+def full_database(hub: Hub) -> Iterator[None]:
+    """The database cannot grow by a page: every new connection is told so, as a full disk would."""
+
+    def stop_growing(raw: Any, _record: Any) -> None:
+        raw.execute("PRAGMA max_page_count=1").close()
+
+    hub.store.engine.dispose()
+    event.listen(hub.store.engine, "connect", stop_growing)
+    yield
+    event.remove(hub.store.engine, "connect", stop_growing)
+    hub.store.engine.dispose()
+
+
+@pytest.mark.usefixtures("full_database")
+def test_a_full_disk_is_a_507_and_looking_still_works(client: TestClient) -> None:
+    """What would be stored is refused whole, with what to do; reading goes on, though a token's last use cannot be noted."""
+    answers = [client.post(f"{API}/devices", json={"id": f"pi-{number}", "labels": {"a": "b" * 64}}) for number in range(200)]
+    body = problem(answers[-1], 507, "disk-full")
+    assert body["kind"] == "unfit" and "free some space" in body["detail"]
+    stored = sum(answer.status_code == 201 for answer in answers)
+    assert len(client.get(f"{API}/devices").json()["devices"]) == stored < 200
+    assert client.get(f"{API}/audit").json()["intact"] is True
+
+
+class FullFile(io.BytesIO):
+    """A file on a disk that is full."""
+
+    def write(self, _data: object) -> int:
+        """Fail as the kernel does."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["spool", "store"])
+def test_a_full_disk_leaves_no_part_of_an_object(
+    client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Neither the spool nor the store keeps a piece of what did not fit, and the object can be sent again."""
+    data = b"x" * 100_000
+    path = f"{API}/objects/{sha256(data)}"
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if where == "spool":
+            patch.setattr("tempfile.TemporaryFile", lambda **_where: FullFile())
+        else:
+            patch.setattr("os.fsync", full)
+        problem(client.put(path, content=data), 507, "disk-full")
+    assert [found for found in hub.layout.blobs.rglob("*") if found.is_file()] == []
+    assert client.head(path).status_code == 404
+    assert client.put(path, content=data).status_code == 201
+
+
+def test_what_a_killed_manager_left_half_written_is_swept(hub: Hub) -> None:
+    """A part of an object without its name is deleted at the next start; whole objects stay."""
+    hub.blobs.put(sha256(b"whole"), b"whole", 100)
+    part = hub.blobs.path(sha256(b"whole")).with_name(".new-half")
+    part.write_bytes(b"ha")
+    hub.blobs.sweep()
+    assert not part.exists() and hub.blobs.read(sha256(b"whole")) == b"whole"
