@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from edgeops.manager import enrol
 from edgeops.wire.errors import Misuse
@@ -41,4 +42,4 @@ async def renew(hub: TheHub, request: Request) -> dict[str, Any]:
         body += chunk
         if len(body) > MAX_RENEW:
             raise Misuse("too-large", f"a renew envelope has at most {MAX_RENEW} bytes")
-    return enrol.renew(hub, body)
+    return await run_in_threadpool(enrol.renew, hub, body)

@@ -1,8 +1,8 @@
 """/releases and /models: signed elsewhere, verified and kept here."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
 from edgeops.manager import releases
@@ -22,7 +22,8 @@ class NewRelease(BaseModel):
 @router.post("/releases", status_code=201)
 def store(hub: TheHub, caller: Operator, body: NewRelease) -> dict[str, Any]:
     """Store a release whose signature verifies and whose objects are here (else 409 with `missing`)."""
-    sealed = body.envelope.encode() if isinstance(body.envelope, str) else canonical.encode(body.envelope)
+    # Lone surrogates pass, and are refused with everything else that is not canonical.
+    sealed = body.envelope.encode("utf-8", "surrogatepass") if isinstance(body.envelope, str) else canonical.encode(body.envelope)
     return releases.accept(hub, caller.name, sealed)
 
 
@@ -33,7 +34,7 @@ def listed(hub: TheHub, _caller: Viewer) -> dict[str, Any]:
 
 
 @router.get("/releases/{model}/{version}")
-def show(hub: TheHub, _caller: Viewer, model: str, version: int) -> dict[str, Any]:
+def show(hub: TheHub, _caller: Viewer, model: str, version: Annotated[int, Path(ge=1, le=canonical.LIMIT)]) -> dict[str, Any]:
     """One release, with its envelope."""
     with hub.store.read() as tx:
         row = releases.must_find(tx, model, version)

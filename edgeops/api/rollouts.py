@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, Field
 
 from edgeops.manager import rollouts
+from edgeops.wire.canonical import LIMIT
 
 from .auth import Operator, TheHub, Viewer
 
@@ -16,14 +17,14 @@ class NewRollout(BaseModel):
     """Which release goes to which devices, in which waves. `policy` holds knobs of the engine, `trial` limits on the device."""
 
     model: str
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=LIMIT)]
     to: str
     waves: str = "1,100%"
     slot: str = "main"
     policy: dict[str, bool | int | float] = {}
-    trial: dict[str, int] = {}
+    trial: dict[str, Annotated[int, Field(ge=0, le=LIMIT)]] = {}
     variant: str | None = None
-    budget_bytes: Annotated[int, Field(ge=0)] = 0
+    budget_bytes: Annotated[int, Field(ge=0, le=LIMIT)] = 0
 
 
 class Abort(BaseModel):

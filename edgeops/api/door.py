@@ -1,0 +1,80 @@
+"""The door: who calls is settled before a byte of the body is read, and nobody may send more than anybody has reason to."""
+
+import logging
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edgeops.manager import tokens
+from edgeops.manager.hub import Hub
+from edgeops.manager.tokens import Caller
+from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
+
+from . import problems
+
+_LOG = logging.getLogger("edgeops.api")
+# A release envelope of the largest size, escaped into a JSON string. Objects have their own, larger limit.
+MOST_BYTES = 4 << 20
+OBJECTS = "/objects/"
+
+
+class Door:
+    """Refuses callers without a good token (but on `open_paths`) and bodies beyond `MOST_BYTES`."""
+
+    def __init__(self, app: ASGIApp, open_paths: tuple[str, ...]) -> None:
+        self._app, self._open = app, open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it with a problem document."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        try:
+            if scope["path"] not in self._open:
+                hub: Hub = scope["app"].state.hub
+                scope.setdefault("state", {})["caller"] = await run_in_threadpool(identify, hub, headers.get(b"authorization", b""))
+            if OBJECTS not in scope["path"]:
+                receive = bounded(receive, headers)
+        except EdgeopsError as error:
+            await problems.of_error(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def identify(hub: Hub, header: bytes) -> Caller:
+    """Who presents this Authorization header; raises Misuse("token-missing" | "token-unknown" | "token-expired")."""
+    scheme, _, text = header.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or not text.strip():
+        raise Misuse("token-missing", "this needs an API token in `Authorization: Bearer …`")
+    now = hub.now()
+    with hub.store.read() as tx:
+        found, stale = tokens.check(tx, text.strip(), now)
+    if stale:
+        try:
+            with hub.store.write() as tx:
+                tokens.touch(tx, found.name, now)
+        except Unfit as error:
+            # Looking must work on a full disk too: it is how people find out.
+            _LOG.warning("the last use of token %s was not noted: %s", found.name, error)
+    return found
+
+
+def bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+    """`receive`, ending with 413 once more than `MOST_BYTES` came; raises Misuse when they are announced."""
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced[:20]) > MOST_BYTES:
+        raise problems.too_large(MOST_BYTES)
+    taken = 0
+
+    async def counted() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > MOST_BYTES:
+            # Not one of our own errors: FastAPI would call it a body that cannot be parsed.
+            raise HTTPException(413, problems.too_large(MOST_BYTES).message)
+        return message
+
+    return counted
