@@ -25,3 +25,8 @@ class Clock:
             at, since = self._anchor
             return at + int(self._monotonic() - since)
         return max(int(self._wall()), self._floor)
+
+
+def tick() -> int:
+    """Monotonic whole seconds: the machine's deadlines live within one boot of the agent."""
+    return int(time.monotonic())

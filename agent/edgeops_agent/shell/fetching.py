@@ -1,5 +1,6 @@
 """Fetching one stream into the folder: frames are checked and placed, whole objects move to the object store."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,13 +9,16 @@ from edgeops.parcel.assembly import Progress, offsets, place
 from edgeops.parcel.stream import StreamList
 from edgeops.wire.errors import Rejected, Unfit
 
-from .disk import StateFolder
+from .disk import StateFolder, refusals
 
 RESERVE_BYTES = 8 << 20
 
 
 class StreamFetch:
-    """The frames of one stream on their way to disk. What an earlier run left is read again and believed only by its hashes."""
+    """The frames of one stream on their way to disk. What an earlier run left is read again and believed only by its hashes.
+
+    Raises Unfit("disk-full") when the objects that are missing will not fit.
+    """
 
     def __init__(self, folder: StateFolder, digest: str, stream: StreamList) -> None:
         self.folder, self.digest, self.stream = folder, digest, stream
@@ -33,55 +37,56 @@ class StreamFetch:
         return ((1 << len(self.stream.frames)) - 1) & ~needed
 
     def _check_space(self) -> None:
-        status = os.statvfs(self.folder.root)
-        free, need = status.f_bavail * status.f_frsize, 2 * self.stream.size + RESERVE_BYTES
+        """Missing objects lie on disk twice for a moment: as frames and as objects. Frames that are there already take no more."""
+        missing = sum(end - start for name, start, end in offsets(self.stream) if not self.folder.has(name, end - start))
+        there = 0
+        with contextlib.suppress(FileNotFoundError):
+            there = self.path.stat().st_blocks * 512
+        with refusals("the frames"):
+            status = os.statvfs(self.folder.root)
+        free, need = status.f_bavail * status.f_frsize, 2 * missing - min(there, missing) + RESERVE_BYTES
         if free < need:
-            message = f"installing needs {need} bytes of disk, {free} are free; free some space"
-            raise Unfit("disk-full", message)
+            raise Unfit("disk-full", f"installing needs {need} bytes of disk, {free} are free; free some space")
 
     def _resume(self) -> None:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
+        with refusals("the frames"), contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             for index in range(len(self.stream.frames)):
                 file.seek(index * self.stream.frame)
                 data = file.read(self.stream.length(index))
                 if len(data) == self.stream.length(index) and any(data):
-                    self._take(index, data, quiet=True)
-
-    def _take(self, index: int, data: bytes, quiet: bool) -> int | None:
-        try:
-            self.progress, at = place(self.progress, index, data)
-        except Rejected:
-            if quiet:
-                return None
-            raise
-        return at
+                    with contextlib.suppress(Rejected):
+                        self.progress, _ = place(self.progress, index, data)
 
     def feed(self, index: int, data: bytes) -> bool:
         """Take one frame; True when the stream is complete. Raises Rejected("bad-frame") or Unfit (disk)."""
-        at = self._take(index, data, quiet=False)
+        progress, at = place(self.progress, index, data)
         if at is not None:
-            try:
+            with refusals("a frame"):
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
                     file.seek(at)
                     file.write(data)
-            except OSError as error:
-                raise Unfit("disk-full", f"cannot write a frame: {error.strerror}") from None
-        return self.progress.done
+        self.progress = progress
+        return progress.done
 
     def finish(self) -> Iterable[str]:
         """Move whole objects to the store, then drop the partial file; returns the digests. Raises Rejected, Unfit."""
         names = []
         for name, start, end in offsets(self.stream):
             if not self.folder.has(name, end - start):
-                data = b""
-                if end > start:
-                    with self.path.open("rb") as file:
-                        file.seek(start)
-                        data = file.read(end - start)
-                self.folder.put(name, end - start, data)
+                self.folder.put(name, end - start, self._read(start, end))
             names.append(name)
-        self.path.unlink(missing_ok=True)
+        self.drop()
         return names
+
+    def _read(self, start: int, end: int) -> bytes:
+        if end == start:
+            return b""
+        with refusals("an object"), self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def drop(self) -> None:
+        """Delete the partial file."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()

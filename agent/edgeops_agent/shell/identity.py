@@ -5,6 +5,7 @@ import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from edgeops import __version__
+from edgeops.wire import canonical, envelope
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
+from edgeops.wire.fields import Fields
 from edgeops.wire.keys import Signer, sha256
+from edgeops.wire.root import Site
 from edgeops.wire.token import Token
 from edgeops.wire.trust import Trust, accept_site, pin_root
 
@@ -59,50 +63,102 @@ class Paths:
         return self.root / "ca.crt"
 
     @property
+    def pending(self) -> Path:
+        """While enrolling: the digest of the token these keys were made for."""
+        return self.root / "enrolling"
+
+    @property
     def site(self) -> Path:
         """The newest site document (envelope)."""
         return self.root / "site.json"
 
 
 def load_signer(paths: Paths) -> Signer:
-    """The identity key; raises Misuse("not-enrolled")."""
+    """The identity key; raises Misuse("not-enrolled") or Rejected("identity-damaged")."""
     try:
         key = load_pem_private_key(paths.identity.read_bytes(), None)
     except FileNotFoundError:
         raise Misuse("not-enrolled", f"{paths.root} holds no identity key; run `edgeops-agent enroll TOKEN`") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged("identity", paths.identity, error) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise Misuse("not-enrolled", f"{paths.identity} is not an Ed25519 key")
+        raise _damaged("identity", paths.identity, "not an Ed25519 key")
     return Signer(key)
 
 
-def enroll(text: str, state: Path) -> Trust:
-    """Redeem a pasted token: make keys here, get a certificate, keep everything. Nothing is kept when it fails.
+def load_site(paths: Paths) -> Site:
+    """The site document as last accepted; raises Rejected("site-damaged")."""
+    try:
+        body, _ = envelope.split(paths.site.read_bytes(), "site")
+        return Site.parse(Fields.of(canonical.decode(body, "site"), "site"))
+    except (OSError, Rejected) as error:
+        raise _damaged("site", paths.site, error) from None
 
-    Raises Misuse (token, already enrolled), Unreachable (no manager), Rejected (the manager or its answer is not to be believed).
+
+def _damaged(what: str, path: Path, error: object) -> Rejected:
+    message = f"{path} cannot be used ({error}); delete {path.parent} and enrol with a new token"
+    return Rejected(f"{what}-damaged", message)
+
+
+def enroll(text: str, state: Path) -> Trust:
+    """Redeem a pasted token: make keys here, get a certificate, keep everything.
+
+    The keys are on disk before the token is spent, so that it can be redeemed again when the answer got lost or found no space.
+    Raises Misuse (token, folder, already enrolled), Unreachable (no manager), Unfit (disk), Rejected (the manager or its answer
+    is not to be believed).
     """
     token = Token.decode(text)
-    folder, paths = StateFolder(state), Paths(state)
-    if any((state / name).exists() for name in ("record.a", "record.b")):
-        raise Misuse("already-enrolled", f"{state} already holds an enrolled device; use another --state folder or delete it")
-    identity, tls = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
+    folder = StateFolder(state)
+    folder.create()
+    folder.claim()
+    try:
+        if folder.is_enrolled():
+            raise Misuse("already-enrolled", f"{state} already holds an enrolled device; use another --state folder or delete it")
+        folder.prepare()
+        return _redeem(token, folder, Paths(state))
+    finally:
+        folder.release()
+
+
+def _redeem(token: Token, folder: StateFolder, paths: Paths) -> Trust:
+    identity, tls = _keys(token, paths)
     request = {
         "token_device": token.device, "secret": token.secret, "csr": _csr(tls, token.device),
         "identity": Signer(identity).public.hex(), "agent": __version__,
     }  # fmt: skip
     answer, ca = _ask(token, request)
-    trust = pin_root(str(answer["root"]).encode(), token.fleet, token.root_pin, token.device, int(answer["incarnation"]))
-    trust, site = accept_site(trust, str(answer["site"]).encode())
-    folder.create()
+    try:
+        trust = pin_root(str(answer["root"]).encode(), token.fleet, token.root_pin, token.device, int(answer["incarnation"]))
+        trust, site = accept_site(trust, str(answer["site"]).encode())
+        certificate = str(answer["certificate"]).encode()
+        x509.load_pem_x509_certificate(certificate)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Rejected("malformed", f"the manager's answer cannot be used: {error!r}") from None
     for path, data in (
-        (paths.identity, identity.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
-        (paths.tls_key, tls.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())),
-        (paths.certificate, str(answer["certificate"]).encode()),
-        (paths.ca, "".join(site.cas).encode() or ca),
-        (paths.site, str(answer["site"]).encode()),
-    ):
+        (paths.certificate, certificate), (paths.ca, "".join(site.cas).encode() or ca), (paths.site, str(answer["site"]).encode()),
+    ):  # fmt: skip
         write_whole(path, data, 0o600)
     folder.save(Record(trust))
+    paths.pending.unlink(missing_ok=True)
     return trust
+
+
+def _keys(token: Token, paths: Paths) -> tuple[Ed25519PrivateKey, ec.EllipticCurvePrivateKey]:
+    """New keys, on disk; the same ones again when this token was tried before."""
+    mark = sha256(token.encode().encode()).encode()
+    try:
+        if paths.pending.read_bytes() == mark:
+            identity = load_pem_private_key(paths.identity.read_bytes(), None)
+            tls = load_pem_private_key(paths.tls_key.read_bytes(), None)
+            if isinstance(identity, Ed25519PrivateKey) and isinstance(tls, ec.EllipticCurvePrivateKey):
+                return identity, tls
+    except (OSError, ValueError):
+        pass
+    identity, tls = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1())
+    write_whole(paths.identity, identity.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    write_whole(paths.tls_key, tls.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    write_whole(paths.pending, mark, 0o600)
+    return identity, tls
 
 
 def _csr(key: ec.EllipticCurvePrivateKey, device: str) -> str:
@@ -131,7 +187,7 @@ def _pinned_ca(url: str, pin: str) -> bytes:
     try:
         with urllib.request.urlopen(f"{url}/api/v1/ca", timeout=TIMEOUT_S, context=context) as reply:  # noqa: S310
             pem: bytes = reply.read(1 << 16)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise Unreachable("manager-unreachable", f"no manager answers at {url}: {error}; is `edgeops up` running?") from None
     try:
         found = sha256(x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
@@ -149,8 +205,8 @@ def _post(url: str, body: dict[str, Any], context: ssl.SSLContext) -> dict[str, 
             answer = json.loads(reply.read(1 << 20))
     except urllib.error.HTTPError as error:
         raise _problem(error) from None
-    except (OSError, ValueError) as error:
-        raise Unreachable("manager-unreachable", f"{url}: {error}") from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise Unreachable("manager-unreachable", f"{url} did not answer as a manager does: {error}; try the token again") from None
     if not isinstance(answer, dict):
         raise Rejected("malformed", f"{url} gave no JSON object")
     return answer

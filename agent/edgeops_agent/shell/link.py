@@ -1,5 +1,6 @@
 """The device's MQTT link: paho over mutual TLS, bounded queues, full-jitter backoff that also backs off after being kicked."""
 
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from edgeops.wire.errors import Misuse
 BASE_S, CAP_S, STABLE_S = 1.0, 60.0, 30.0
 MAX_QUEUED = 256
 KEEPALIVE_S = 30
+LOOK_S = 1.0
 
 OnMessage = Callable[[str, bytes], None]
 
@@ -88,14 +90,20 @@ class DeviceLink:
             try:
                 self._client.connect(parts.hostname or "", parts.port or 8883, KEEPALIVE_S)
                 self._client.loop_start()
-                self._gone.wait()
+                while not self._gone.wait(LOOK_S) and self._is_looping():
+                    pass
                 self._client.loop_stop()
-            except OSError:
+            except (OSError, ValueError):
                 pass
             self.connected = False
             # A kick right after connecting counts as a failure too; only a stable connection resets the backoff.
             failures = 0 if self._now() - began > STABLE_S else failures + 1
             self._stopping.wait(self._draw() * min(CAP_S, BASE_S * 2 ** min(failures, 10)))
+
+    def _is_looping(self) -> bool:
+        """Whether paho's thread lives; what a broken broker sends can end it without a word."""
+        name = f"paho-mqtt-client-{self._settings.device}"
+        return any(thread.name == name for thread in threading.enumerate())
 
     def _connected(self, client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
@@ -133,7 +141,8 @@ class DeviceLink:
         """Say goodbye, disconnect, end the thread."""
         self._stopping.set()
         if farewell and self.connected:
-            self._client.publish(*farewell, qos=1).wait_for_publish(2)
+            with contextlib.suppress(ValueError, RuntimeError):  # the queue is full, or the connection just went
+                self._client.publish(*farewell, qos=1).wait_for_publish(2)
         self._client.disconnect()
         self._gone.set()
         if self._thread:

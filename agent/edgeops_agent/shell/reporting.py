@@ -8,12 +8,12 @@ from ..core.record import Record
 from ..core.slot import Slot
 
 
-def state(record: Record, boot: str, lively: Mapping[str, int]) -> State:
-    """The full reported state, numbered by the record's report_seq; `lively` are counters since this boot."""
+def state(record: Record, boot: str, lively: Mapping[str, int], number: int = 0) -> State:
+    """The full reported state, numbered `number` (by default as the record says); `lively` are counters since this boot."""
     slots = {name: report_of(slot) for name, slot in record.slots.items()}
-    trust = record.trust
+    trust, counters = record.trust, {**record.counters, **lively}
     return State(
-        trust.fleet, trust.device, trust.incarnation, boot, record.report_seq, trust.counter, slots, {**record.counters, **lively},
+        trust.fleet, trust.device, trust.incarnation, boot, number or record.report_seq, trust.counter, slots, counters,
         trust.command, tuple(outcome for name, slot in record.slots.items() for outcome in _outbox(name, slot)),
     )  # fmt: skip
 

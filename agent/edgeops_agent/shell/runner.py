@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +17,19 @@ from edgeops.wire.errors import EdgeopsError, Unfit
 from ..core.health import Evidence, judge
 from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
 from . import builds
-from .disk import StateFolder, sync_folder, write_whole
-from .workers import Worker
+from .clock import tick
+from .disk import StateFolder, refusals, sync_folder
+from .journal import say
+from .news import Ailing, Collected, Crashed, Ran
+from .workers import DRAIN_SECONDS, Worker
 
 WATCH_S = 0.2
 MAX_CRASHES = 3
 STABLE_S = 60.0
+AGAIN_S = (1.0, 2.0, 4.0)
+LEAVE_S = 2.0
+PASSING = ("memory", "unresponsive", "busy", "no-process", "start-timeout", "load-timeout", "call-timeout", "crashed")
+"""What may go over by itself, so that a build which fails so is tried again before it is given up."""
 
 
 @dataclass(slots=True)
@@ -33,32 +41,7 @@ class Trial:
     previous_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """`Run(build)` has been carried out."""
-
-    build: Build | None
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """Telemetry of one build: a closed sketch window if there is one, calls and errors since the last collection."""
-
-    build: Build
-    window: bytes | None
-    calls: int
-    errors: int
-
-
-@dataclass(frozen=True, slots=True)
-class Crashed:
-    """A committed build's worker died and was started again."""
-
-    build: Build
-    reason: str
-
-
-Post = Callable[[Event | Ran | Collected | Crashed], None]
+Post = Callable[[Event | Ran | Collected | Crashed | Ailing], None]
 
 
 @dataclass(slots=True)
@@ -85,7 +68,9 @@ class SlotRunner:
         self._jobs: queue.Queue[Command | None] = queue.Queue()
         self._live: Live | None = None
         self._trial: Trial | None = None
+        self._starting: Worker | None = None
         self._collected = time.monotonic()
+        self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
 
     def start(self) -> None:
@@ -97,21 +82,27 @@ class SlotRunner:
         self._jobs.put(command)
 
     def stop(self) -> None:
-        """Finish the job at hand, stop the worker, end the thread."""
+        """Stop the worker, end the thread. A worker that is still being proved is not waited for."""
+        self._leaving.set()
         self._jobs.put(None)
+        if starting := self._starting:
+            starting.stop()
         self._thread.join(30)
 
     def _work(self) -> None:
-        while True:
+        while not self._leaving.is_set():
             try:
                 job = self._jobs.get(timeout=WATCH_S)
             except queue.Empty:
-                self._watch()
-                continue
-            if job is None:
-                self._stop_live()
-                return
-            self._carry_out(job)
+                job = None
+            try:
+                if job is not None:
+                    self._carry_out(job)
+                elif not self._leaving.is_set():
+                    self._watch()
+            except Exception:  # a bug must not leave a slot that nobody watches
+                say(f"slot {self.name}: {traceback.format_exc()}")
+        self._stop_live(LEAVE_S)
 
     def _carry_out(self, job: Command) -> None:
         match job:
@@ -130,6 +121,9 @@ class SlotRunner:
                 self.post(Done(phase, target.order, tick()))
         except EdgeopsError as error:
             self.post(Failed(phase, target.order, tick(), error.reason, error.message))
+        except Exception as error:
+            self.post(Failed(phase, target.order, tick(), "internal", f"{type(error).__name__}: {error}"))
+            raise
 
     def _verify(self, target: Target) -> bool:
         if target.build:
@@ -139,41 +133,50 @@ class SlotRunner:
     def _install(self, target: Target) -> bool:
         if target.build:
             builds.runnable(self.folder, self.name, target.build, self.device_class)
-            sync_folder(self.folder.objects)
+            with refusals("the objects"):
+                sync_folder(self.folder.objects)
         return True
 
     def _start(self, build: Build) -> Worker:
         """A worker that has passed its golden vectors; raises Unfit with the reason it did not."""
-        worker = Worker()
-        worker.start(builds.runnable(self.folder, self.name, build, self.device_class), self.listeners)
-        outcome = worker.check()
-        if not outcome.ok:
+        self._starting = worker = Worker()
+        try:
+            worker.start(builds.runnable(self.folder, self.name, build, self.device_class), self.listeners)
+            if self._leaving.is_set():
+                worker.stop()
+            outcome = worker.check()
+        except OSError as error:
+            raise Unfit("no-process", f"no worker process can be started: {error.strerror}") from None
+        finally:
+            self._starting = None
+        if not outcome.ok or self._leaving.is_set():
             worker.stop()
-            raise Unfit(outcome.reason, outcome.detail)
+            raise Unfit(outcome.reason or "stopped", outcome.detail)
         return worker
 
     def _try(self, target: Target) -> bool:
         if target.build is None:
             return True
         previous = self._live.latency_us if self._live else 0
-        worker = self._start(target.build)
-        self._take_over(target.build, worker)
+        self._take_over(target.build, self._start(target.build))
         self._trial = Trial(target, time.monotonic(), previous)
         return False
 
     def _take_over(self, build: Build, worker: Worker) -> None:
         """The new worker accepts before the old one stops, so no call finds nobody."""
-        worker.serve()
+        try:
+            worker.serve()
+        except EdgeopsError:
+            worker.stop()
+            raise
         old, self._live = self._live, Live(build, worker, time.monotonic())
-        text = builds.runnable(self.folder, self.name, build, self.device_class).to_json()
-        write_whole(self.folder.slots / f"{self.name}.json", text.encode())
         if old:
             self._retire(old, worker)
 
-    def _retire(self, old: Live, successor: Worker | None) -> None:
+    def _retire(self, old: Live, successor: Worker | None, seconds: float = DRAIN_SECONDS) -> None:
         """Finish what the old worker has in hand, pass idle connections on, take its last counts, end it."""
         with contextlib.suppress(EdgeopsError):
-            old.worker.drain(successor)
+            old.worker.drain(successor, seconds)
         self._collect_from(old)
         old.worker.stop()
 
@@ -181,21 +184,34 @@ class SlotRunner:
         self._trial = None
         if build is None:
             self._stop_live()
-            (self.folder.slots / f"{self.name}.json").unlink(missing_ok=True)
         elif not (self._live and self._live.build == build and self._live.worker.alive):
             try:
-                builds.check(self.folder, build)
-                self._take_over(build, self._start(build))
+                self._run_patiently(build)
             except EdgeopsError as error:
                 self._stop_live()
-                self.post(Lost(build.release, tick(), error.reason))
+                if not self._leaving.is_set():
+                    self._give_up(build, error.reason)
                 return
         self.post(Ran(build))
 
-    def _stop_live(self) -> None:
+    def _run_patiently(self, build: Build) -> None:
+        for wait in (*AGAIN_S, None):
+            try:
+                builds.check(self.folder, build)
+                self._take_over(build, self._start(build))
+                return
+            except Unfit as error:
+                say(f"slot {self.name}: {build.model}:{build.version} does not run: {error}")
+                if wait is None or not _may_pass(error.reason) or self._leaving.wait(wait):
+                    raise
+
+    def _give_up(self, build: Build, reason: str) -> None:
+        self.post(Ailing(build, reason) if _may_pass(reason) else Lost(build.release, tick(), reason))
+
+    def _stop_live(self, seconds: float = DRAIN_SECONDS) -> None:
         live, self._live, self._trial = self._live, None, None
         if live:
-            self._retire(live, None)
+            self._retire(live, None, seconds)
 
     def _watch(self) -> None:
         live, trial = self._live, self._trial
@@ -234,7 +250,7 @@ class SlotRunner:
         crashes = 1 if time.monotonic() - live.since > STABLE_S else live.crashes + 1
         self.post(Crashed(live.build, reason))
         if crashes > MAX_CRASHES:
-            self.post(Lost(live.build.release, tick(), reason))
+            self.post(Ailing(live.build, reason))
             return
         self._run(live.build)
         if self._live:
@@ -255,6 +271,5 @@ class SlotRunner:
         return True
 
 
-def tick() -> int:
-    """Monotonic whole seconds: the machine's deadlines live within one boot of the agent."""
-    return int(time.monotonic())
+def _may_pass(reason: str) -> bool:
+    return reason == "disk" or reason.startswith(PASSING)

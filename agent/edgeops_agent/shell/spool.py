@@ -1,5 +1,6 @@
 """Telemetry windows on disk until they are sent: bounded, oldest dropped and counted."""
 
+import contextlib
 from pathlib import Path
 
 from edgeops.wire.errors import Unfit
@@ -29,20 +30,25 @@ class Spool:
         self._names.append(self._next)
         self._next += 1
         while len(self._names) > MAX_FILES:
-            (self.folder / str(self._names.pop(0))).unlink(missing_ok=True)
+            self._remove(self._names.pop(0))
             self.dropped += 1
 
     def oldest(self) -> tuple[int, bytes] | None:
-        """The next message to send, with its number."""
+        """The next message to send, with its number; what cannot be read is dropped."""
         while self._names:
-            path = self.folder / str(self._names[0])
-            if path.exists():
-                return self._names[0], path.read_bytes()
-            self._names.pop(0)
+            try:
+                return self._names[0], (self.folder / str(self._names[0])).read_bytes()
+            except OSError:
+                self._names.pop(0)
+                self.dropped += 1
         return None
 
     def sent(self, number: int) -> None:
         """Forget one message."""
         if number in self._names:
             self._names.remove(number)
-        (self.folder / str(number)).unlink(missing_ok=True)
+        self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            (self.folder / str(number)).unlink()

@@ -1,39 +1,43 @@
 """The agent: one loop that takes what comes in, asks the core, stores the answer, then acts on it. It never loads a model."""
 
-import queue
+import contextlib
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeops.parcel.assembly import Progress, place
-from edgeops.parcel.stream import StreamList
-from edgeops.wire import canonical, envelope, topics
+from edgeops.wire import envelope, topics
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
-from edgeops.wire.fields import Fields
-from edgeops.wire.messages import Bundle, Presence, Want, seal_tele
-from edgeops.wire.root import Site
+from edgeops.wire.messages import Bundle, Presence, seal_tele
 from edgeops.wire.topics import FrameTopic
 
-from ..core.receive import Situation, obey, open_stream, receive
+from ..core.receive import Situation, obey, receive
 from ..core.record import Record
-from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Report, Restarted, Slot, Target, Tick
+from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
 from ..core.update import keep, step
 from . import builds, facts, reporting
-from .clock import Clock
+from .clock import Clock, tick
 from .disk import StateFolder, write_whole
-from .fetching import StreamFetch
-from .identity import Paths, load_signer
+from .downloads import Downloads
+from .identity import Paths, load_signer, load_site
+from .inbox import Inbox, Message
+from .journal import Sparing
+from .ledger import Ledger, Unsaved
 from .link import DeviceLink, LinkSettings
 from .listen import Listeners
-from .runner import Collected, Crashed, Ran, SlotRunner, tick
+from .news import Ailing, Collected, Crashed, Ran
+from .pointers import Pointers
+from .runner import SlotRunner
 from .spool import Spool
 
 TICK_S = 0.25
-ASK_AGAIN_S = 2.0
 REPORT_S = 30.0
+REFUSED_REPORT_S = 1.0
+ASK_ANEW_S = 10.0
+REVIVE_S = 60.0
 BLOCK_HEADER = 36
+MOST_DOCUMENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,64 +51,56 @@ class Options:
     collect_s: float = 10.0
 
 
-@dataclass(slots=True)
-class Download:
-    """A stream being fetched for a slot's target; `asked` is when the missing frames were last asked for."""
-
-    slot: str
-    target: Target
-    fetch: StreamFetch
-    topic: str
-    asked: float = 0.0
-    wait: float = ASK_AGAIN_S
-
-
 class Supervisor:
     """One enrolled agent. `run` returns when `stop` is called."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.folder = StateFolder(options.state)
-        self.record: Record = self.folder.load()
+        self.folder.claim()
+        with contextlib.suppress(Unfit):  # a folder of an older agent on a full disk
+            self.folder.prepare()
+        self.ledger = Ledger(self.folder)
         self.paths = Paths(options.state)
         self.signer = load_signer(self.paths)
         self.boot = secrets.token_hex(16)
         self.nonce = secrets.token_hex(32)
         self.device = facts.capabilities()
         self.clock = Clock(self.record.trust.time_floor)
-        self.inbox: queue.Queue[Any] = queue.Queue(maxsize=4096)
+        self.inbox = Inbox()
         self.spool = Spool(self.folder.spool)
-        self.listeners = Listeners.open(options.host, options.port, options.socket)
+        self.pointers = Pointers(self.folder, self.device.device_class)
+        self.log = Sparing()
         self.runners: dict[str, SlotRunner] = {}
-        self.downloads: dict[str, Download] = {}
-        self._documents: dict[str, bytes] = {}
-        self._stopping = False
-        self._reported = 0.0
         self.calls = self.errors = 0
+        self._documents = self._kept()
+        self._postponed: list[tuple[str, Any]] = []
+        self._revive: dict[str, float] = {}
+        self._stopping = self._missed = False
+        self._reported = self._born = 0.0
+        self._report_at = time.monotonic() + REPORT_S
         self.link = self._make_link()
+        self.downloads = Downloads(self.folder, self.link, lambda name, event: self.inbox.put((name, event)))
+        self.listeners = Listeners.open(options.host, options.port, options.socket)
+
+    @property
+    def record(self) -> Record:
+        """The record as it is on disk, but for counters."""
+        return self.ledger.record
 
     def _make_link(self) -> DeviceLink:
-        body, _ = envelope.split(self.paths.site.read_bytes(), "site")
-        site = Site.parse(Fields.of(canonical.decode(body, "site"), "site"))
-        trust = self.record.trust
+        site, trust = load_site(self.paths), self.record.trust
         gone = Presence(trust.fleet, trust.device, trust.incarnation, self.boot, "gone")
         settings = LinkSettings(
             site.mqtt[0], trust.device, self.paths.ca, self.paths.certificate, self.paths.tls_key,
             topics.up(trust.device, "presence"), envelope.seal("presence", gone.payload(), [self.signer]),
         )  # fmt: skip
         link = DeviceLink(
-            settings, lambda: self._put(("connected",)), lambda topic, data: self._put(("message", topic, data)),
+            settings, lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
             lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic,
         )  # fmt: skip
         link.subscribe(topics.downs_of(trust.device))
         return link
-
-    def _put(self, item: Any) -> None:
-        """From other threads; a flood is dropped rather than kept (whatever matters is asked for again)."""
-        try:
-            self.inbox.put_nowait(item)
-        except queue.Full:
-            return
 
     def stop(self) -> None:
         """Ask `run` to return (safe in a signal handler)."""
@@ -112,30 +108,38 @@ class Supervisor:
 
     def run(self) -> None:
         """Run until stopped: restart every slot, connect, then one event at a time."""
-        for name in self.record.slots.keys() | {"main"}:
-            self._runner(name)
-            self._feed(name, Restarted(tick()))
-        self.link.start()
         try:
+            for name in self.record.slots.keys() | {"main"}:
+                self._runner(name)
+                self._handle((name, Restarted(tick())))
+            self.link.start()
             while not self._stopping:
-                self._next()
+                item = self.inbox.take(TICK_S)
+                if item is not None:
+                    self._handle(item)
+                self._timers()
         finally:
             self._close()
 
-    def _next(self) -> None:
+    def _handle(self, item: Any) -> None:
+        """Take one item. What the disk does not let us save is not acted upon: events wait, messages are asked for again."""
         try:
-            item = self.inbox.get(timeout=TICK_S)
-        except queue.Empty:
-            self._timers()
-            return
-        self._take(item)
-        self._timers()
+            self._take(item)
+        except Unsaved:
+            if isinstance(item, Message):
+                self._missed = True
+                return
+            name, event = item
+            if isinstance(event, Restarted):  # what is committed must run after any restart; nothing new is decided by that
+                self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
+            if not isinstance(event, Tick):
+                self._postponed.append(item)
 
     def _take(self, item: Any) -> None:
         match item:
-            case ("connected",):
+            case "connected":
                 self._birth()
-            case ("message", topic, data):
+            case Message(topic, data):
                 self._message(topic, data)
             case (str(name), Ran()):
                 slot = self.record.slots.get(name, Slot())
@@ -144,9 +148,18 @@ class Supervisor:
             case (str(_), Collected(_, window, calls, errors)):
                 self._telemetry(window, calls, errors)
             case (str(_), Crashed()):
-                self._store(self.record.counted("worker_crashes"))
+                self.ledger.store(self.record.counted("worker_crashes"))
+            case (str(name), Ailing(build, reason)):
+                self._ailing(name, Lost(build.release, tick(), reason))
             case (str(name), event):
                 self._feed(name, event)
+
+    def _ailing(self, name: str, lost: Lost) -> None:
+        """Go back to the previous build; where there is none, this one is better than nothing: try again in a minute."""
+        if self.record.slots.get(name, Slot()).previous is not None:
+            self._feed(name, lost)
+        else:
+            self._revive[name] = time.monotonic() + REVIVE_S
 
     # -- the core's answers
 
@@ -157,10 +170,11 @@ class Supervisor:
         self._act([(name, command) for command in commands])
 
     def _store(self, record: Record) -> None:
-        """Save, then act: everything after this line may rely on the record. A refusing disk stops the agent, not the model."""
-        if record != self.record:
-            self.folder.save(record)
-            self.record = record
+        """Save, then act: everything after this line may rely on the record. Raises Unsaved."""
+        self.ledger.store(record)
+        for name, slot in record.slots.items():
+            self.downloads.keep(name, slot)
+            self.pointers.show(name, slot.current)
 
     def _act(self, commands: list[tuple[str, Command]]) -> None:
         report = False
@@ -181,7 +195,7 @@ class Supervisor:
         if name not in self.runners:
             runner = SlotRunner(
                 name, self.folder, self.listeners.sockets, self.device.device_class,
-                lambda event: self._put((name, event)), self.options.collect_s,
+                lambda event: self.inbox.put((name, event)), self.options.collect_s,
             )  # fmt: skip
             self.runners[name] = runner
             runner.start()
@@ -197,108 +211,85 @@ class Supervisor:
             elif parsed.noun == "blk":
                 self._frame(data[:32].hex(), int.from_bytes(data[32:BLOCK_HEADER]), data[BLOCK_HEADER:])
             elif parsed.noun == "cmd":
-                self._command(data)
+                record, commands = obey(self.record, data)
+                self._store(record)
+                self._act(list(commands))
             elif parsed.noun in ("desired", "doc"):
                 self._documents_came(data)
+        except Unsaved:
+            raise
         except EdgeopsError as error:
             self._refused("message", error)
 
-    def _command(self, data: bytes) -> None:
-        record, commands = obey(self.record, data)
-        self._store(record)
-        self._act(list(commands))
-
     def _refused(self, what: str, error: EdgeopsError) -> None:
-        print_line(f"refused {what}: {error}")
-        self._store(self.record.counted(f"refused_{what}").counted(f"refused_{what}.{error.reason}"))
-        self._report()
+        """Count it. Neither a save nor a report each, or a flood would wear out the disk and the link."""
+        self.log.say(f"{what}.{error.reason}", f"refused {what}: {error}")
+        self.ledger.store(self.record.counted(f"refused_{what}").counted(f"refused_{what}.{error.reason}"))
+        self._report_soon()
 
     def _documents_came(self, data: bytes) -> None:
-        known = self._documents | self._kept()
-        situation = Situation(self.clock.now(), tick(), self.nonce, self.device, known)
+        situation = Situation(self.clock.now(), tick(), self.nonce, self.device, self._documents)
         received = receive(self.record, Bundle.decode(data), situation)
+        if received.site:
+            self._keep_site(received.site)
+        documents = self._documents | dict(received.documents)
+        self._keep_documents(received.record, documents)
+        self._store(received.record)
+        needed = self._needed(received.record)
+        recent = list(documents)[-MOST_DOCUMENTS:]
+        self._documents = {name: document for name, document in documents.items() if name in needed or name in recent}
         if received.time:
             self.clock.believe(received.time)
             self.nonce = secrets.token_hex(32)
-        self._documents = dict(list((self._documents | dict(received.documents)).items())[-64:])
-        for name in self._needed(received.record) & self._documents.keys():
-            self.folder.put_document(name, self._documents[name])
-        if received.site:
-            write_whole(self.paths.site, received.site, 0o600)
-        self._store(received.record)
         for line in received.refused:
-            print_line(f"refused {line}")
+            self.log.say(line.partition(":")[0], f"refused {line}")
         self._act(list(received.commands))
         if received.refused:
-            self._report()
+            self._report_soon()
+
+    def _keep_site(self, site: bytes) -> None:
+        """Before the record says that this site is ours, since the record would never take it again."""
+        try:
+            write_whole(self.paths.site, site, 0o600)
+        except Unfit as error:
+            raise Unsaved(error.reason, error.message) from None
+
+    def _keep_documents(self, record: Record, documents: dict[str, bytes]) -> None:
+        """Put on disk what the slots need; what does not fit now fails the order when it is fetched."""
+        for name in self._needed(record) & documents.keys():
+            try:
+                self.folder.put_document(name, documents[name])
+            except Unfit as error:
+                self.log.say("document", f"document {name[:12]} is not kept: {error}")
 
     def _kept(self) -> dict[str, bytes]:
-        names = {b.release for s in self.record.slots.values() for b in keep(s)}
-        return {name: self.folder.document(name) for name in names if (self.folder.documents / name).exists()}
+        names = self._needed(self.record)
+        return {name: self.folder.document(name) for name in names if (self.folder.documents / name).is_file()}
 
     def _needed(self, record: Record) -> set[str]:
         """Documents that must be on disk for the slots as they are."""
         names = {build.release for slot in record.slots.values() for build in keep(slot)}
-        return names | {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"}
+        return names | {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"} - {""}
 
     # -- fetching
 
     def _fetch(self, name: str, target: Target) -> None:
-        for slot, download in list(self.downloads.items()):
-            if slot == name:
-                self.link.unsubscribe(download.topic)
-                del self.downloads[slot]
         try:
-            raw = self._documents.get(target.stream) or self.folder.document(target.stream)
-            stream = StreamList.parse(Fields.of(canonical.decode(envelope.split(raw, "stream")[0], "stream"), "stream"))
-            fetch = StreamFetch(self.folder, target.stream, stream)
+            for digest in {target.stream, target.build.release if target.build else target.stream}:
+                if digest in self._documents:
+                    self.folder.put_document(digest, self._documents[digest])
+            listed = self.folder.document(target.stream)
         except EdgeopsError as error:
-            self._feed(name, Failed("fetch", target.order, tick(), error.reason, error.message, unfit=isinstance(error, Unfit)))
+            self.inbox.put((name, Failed("fetch", target.order, tick(), error.reason, error.message)))
             return
-        topic = topics.frames_of("all", target.stream)
-        self.downloads[name] = Download(name, target, fetch, topic)
-        self.link.subscribe(topic)
-        self._fetched(name)
+        self.downloads.begin(name, target, listed)
 
     def _frame(self, stream: str, index: int, data: bytes) -> None:
-        wanted = [name for name, download in self.downloads.items() if download.target.stream == stream]
-        if not wanted:
-            self._stray(stream, index, data)
-        for name in wanted:
-            download = self.downloads[name]
-            download.asked, download.wait = time.monotonic(), ASK_AGAIN_S
-            try:
-                download.fetch.feed(index, data)
-            except Rejected as error:
-                self._refused("blocks", error)
-            except Unfit as error:
-                self._feed(name, Failed("fetch", download.target.order, tick(), error.reason, error.message))
-                continue
-            self._fetched(name)
-
-    def _stray(self, stream: str, index: int, data: bytes) -> None:
-        """A frame nobody waits for: late if a stream list we know names its bytes, else an intruder's."""
         try:
-            known = self._documents.get(stream)
-            if known is None:
-                raise Rejected("unknown-stream", f"frame {index} of a stream no order names")
-            place(Progress(open_stream(self.record.trust, known)[1]), index, data)
+            if not self.downloads.frame(stream, index, data):
+                self.downloads.check_late(stream, index, data, self._documents.get(stream))
         except Rejected as error:
             self._refused("blocks", error)
-
-    def _fetched(self, name: str) -> None:
-        download = self.downloads[name]
-        if not download.fetch.progress.done:
-            return
-        del self.downloads[name]
-        self.link.unsubscribe(download.topic)
-        order = download.target.order
-        try:
-            download.fetch.finish()
-        except EdgeopsError as error:
-            self._feed(name, Failed("fetch", order, tick(), error.reason, error.message))
-            return
-        self._feed(name, Done("fetch", order, tick()))
 
     def _discard(self) -> None:
         wanted: set[str] = set()
@@ -314,37 +305,59 @@ class Supervisor:
 
     def _timers(self) -> None:
         now = time.monotonic()
-        for name, slot in self.record.slots.items():
-            if slot.phase != "idle" and tick() >= slot.deadline:
-                self._feed(name, Tick(tick()))
-        for download in list(self.downloads.values()):
-            if self.link.connected and now - download.asked > download.wait:
-                download.wait = min(download.wait * 2, 60.0) if download.asked else ASK_AGAIN_S
-                download.asked = now
-                want = Want(download.target.stream, download.fetch.progress.missing())
+        if self.ledger.ready:
+            waiting, self._postponed = self._postponed, []
+            for item in waiting:
+                self._handle(item)
+            for name, slot in self.record.slots.items():
+                if slot.phase != "idle" and tick() >= slot.deadline:
+                    self._handle((name, Tick(tick())))
+        for name in [name for name, at in self._revive.items() if now >= at]:
+            del self._revive[name]
+            self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
+        if self.link.connected:
+            for want in self.downloads.wants():
                 self.link.publish(topics.up(self.record.trust.device, "want"), want.encode())
-        if now - self._reported > REPORT_S:
+            if (self._missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
+                self._birth()
+        if now >= self._report_at:
             self._report()
+        self.ledger.settle()
         self._send_spool()
 
     def _birth(self) -> None:
+        """Say that we are here; the manager answers with the time and with what we should run."""
+        self._born = time.monotonic()
+        self._missed = self.inbox.missed = False
         trust = self.record.trust
         birth = Presence(
             trust.fleet, trust.device, trust.incarnation, self.boot, "birth", self.nonce,
             facts.birth(self.device), facts.facts(self.folder.root),
         )  # fmt: skip
         self.link.publish(topics.up(trust.device, "presence"), envelope.seal("presence", birth.payload(), [self.signer]))
-        for download in self.downloads.values():
-            download.asked = 0.0
+        self.downloads.ask_soon()
         self._report()
+
+    def _report_soon(self) -> None:
+        """For what others can provoke: at most one report a second."""
+        self._report_at = min(self._report_at, self._reported + REFUSED_REPORT_S)
 
     def _report(self) -> None:
         self._reported = time.monotonic()
+        self._report_at = self._reported + REPORT_S
+        for name, slot in self.record.slots.items():
+            self.pointers.show(name, slot.current)
         if not self.link.connected:
             return
-        self._store(replace(self.record, report_seq=self.record.report_seq + 1))
-        lively = {"calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped}
-        state = reporting.state(self.record, self.boot, lively)
+        try:
+            number = self.ledger.report_number()
+        except Unsaved:
+            return
+        lively = {
+            "calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped,
+            "messages_dropped": self.inbox.dropped, "saves_refused": self.ledger.refusals,
+        }  # fmt: skip
+        state = reporting.state(self.record, self.boot, lively, number)
         self.link.publish(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self.signer]))
 
     def _telemetry(self, window: bytes | None, calls: int, errors: int) -> None:
@@ -364,12 +377,10 @@ class Supervisor:
         goodbye = Presence(trust.fleet, trust.device, trust.incarnation, self.boot, "goodbye")
         for runner in self.runners.values():
             runner.stop()
+        while isinstance(item := self.inbox.take(0), tuple):
+            if isinstance(item[1], Collected):  # the last counts of the workers that have just ended
+                self._take(item)
+        self.ledger.settle(at_once=True)
         self.link.stop((topics.up(trust.device, "presence"), envelope.seal("presence", goodbye.payload(), [self.signer])))
         self.listeners.close()
-
-
-def print_line(text: str) -> None:
-    """One log line on standard output, for the journal."""
-    print(text, flush=True)  # noqa: T201
-
-
+        self.folder.release()

@@ -51,12 +51,12 @@ class Worker:
         """Start the process for `runnable`; it inherits the listening `sockets`, which stay the caller's. Returns at once."""
         if self._runnable is not None:
             raise Misuse("worker-used", "a worker runs one model once; make a new one")
-        self._runnable = runnable
         ours, theirs = socket.socketpair()
         with theirs:
             listeners = [sock.fileno() for sock in sockets]
             self._process = _LAUNCHER.submit(_launch, theirs.fileno(), listeners, _files(runnable)).result()
         self._channel = Channel(ours)
+        self._runnable = runnable
         self._tail_thread = threading.Thread(target=self._keep_tail, name=f"tail-{self.pid}", daemon=True)
         self._tail_thread.start()
         threading.Thread(target=self._hear, name=f"hear-{self.pid}", daemon=True).start()

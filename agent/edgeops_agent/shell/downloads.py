@@ -1,0 +1,139 @@
+"""The streams being fetched, one for each slot that is in `fetch`: what to listen to, what to ask for again, when it is whole."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgeops.parcel.assembly import Progress, place
+from edgeops.parcel.stream import StreamList
+from edgeops.wire import canonical, envelope, topics
+from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
+from edgeops.wire.fields import Fields
+from edgeops.wire.keys import sha256
+from edgeops.wire.messages import Want
+
+from ..core.slot import Done, Event, Failed, Slot, Target
+from .clock import tick
+from .disk import StateFolder
+from .fetching import StreamFetch
+
+ASK_AGAIN_S, ASK_AT_MOST_S = 2.0, 60.0
+CHANNEL = "all"
+
+
+class Ears(Protocol):
+    """Where broadcast frames come from."""
+
+    def subscribe(self, topic: str) -> None:
+        """Listen."""
+
+    def unsubscribe(self, topic: str) -> None:
+        """The reverse."""
+
+
+@dataclass(slots=True)
+class Download:
+    """A stream being fetched for a slot's target; `asked` is when the missing frames were last asked for."""
+
+    target: Target
+    fetch: StreamFetch
+    topic: str
+    asked: float = 0.0
+    wait: float = ASK_AGAIN_S
+
+
+class Downloads:
+    """All downloads by slot. How one ends goes to `post` as an event of the update machine."""
+
+    def __init__(self, folder: StateFolder, ears: Ears, post: Callable[[str, Event], None]) -> None:
+        self._folder, self._ears, self._post = folder, ears, post
+        self._by_slot: dict[str, Download] = {}
+        self._late: tuple[str, StreamList] | None = None
+
+    def begin(self, slot: str, target: Target, listed: bytes) -> None:
+        """Fetch what the stream list in the envelope `listed` names; ends in Done or Failed."""
+        self._forget(slot)
+        try:
+            fetch = StreamFetch(self._folder, target.stream, _read(target.stream, listed))
+        except EdgeopsError as error:
+            self._post(slot, Failed("fetch", target.order, tick(), error.reason, error.message))
+            return
+        download = Download(target, fetch, topics.frames_of(CHANNEL, target.stream))
+        self._by_slot[slot] = download
+        self._ears.subscribe(download.topic)
+        self._see(slot, download)
+
+    def keep(self, slot: str, state: Slot) -> None:
+        """Forget the slot's download when it is not what the slot fetches now."""
+        download = self._by_slot.get(slot)
+        target = state.target
+        if download and not (state.phase == "fetch" and target and target.order == download.target.order):
+            self._forget(slot)
+
+    def frame(self, stream: str, index: int, data: bytes) -> bool:
+        """Take a frame; False when nobody waits for this stream. Raises Rejected("bad-frame")."""
+        wanted = {slot: one for slot, one in self._by_slot.items() if one.target.stream == stream}
+        for slot, download in wanted.items():
+            before = download.fetch.progress
+            try:
+                download.fetch.feed(index, data)
+            except Unfit as error:
+                self._fail(slot, download, error)
+                continue
+            if download.fetch.progress != before:  # what only repeats must not put off asking for the rest
+                download.asked, download.wait = time.monotonic(), ASK_AGAIN_S
+                self._see(slot, download)
+        return bool(wanted)
+
+    def check_late(self, stream: str, index: int, data: bytes, listed: bytes | None) -> None:
+        """A frame nobody waits for: raises Rejected unless the stream list in the envelope `listed` names its bytes."""
+        if listed is None:
+            raise Rejected("unknown-stream", f"frame {index} of a stream no order names")
+        if self._late is None or self._late[0] != stream:
+            self._late = (stream, _read(stream, listed))
+        place(Progress(self._late[1]), index, data)
+
+    def wants(self) -> list[Want]:
+        """What has to be asked for now, because nothing new came for a while."""
+        now, due = time.monotonic(), []
+        for download in self._by_slot.values():
+            if now - download.asked > download.wait:
+                download.wait = min(download.wait * 2, ASK_AT_MOST_S) if download.asked else ASK_AGAIN_S
+                download.asked = now
+                due.append(Want(download.target.stream, download.fetch.progress.missing()))
+        return due
+
+    def ask_soon(self) -> None:
+        """After a new connection: ask for what is missing without waiting."""
+        for download in self._by_slot.values():
+            download.asked = 0.0
+
+    def _see(self, slot: str, download: Download) -> None:
+        if not download.fetch.progress.done:
+            return
+        self._forget(slot)
+        try:
+            download.fetch.finish()
+        except EdgeopsError as error:
+            self._fail(slot, download, error)
+            return
+        self._post(slot, Done("fetch", download.target.order, tick()))
+
+    def _fail(self, slot: str, download: Download, error: EdgeopsError) -> None:
+        self._forget(slot)
+        download.fetch.drop()
+        self._post(slot, Failed("fetch", download.target.order, tick(), error.reason, error.message))
+
+    def _forget(self, slot: str) -> None:
+        download = self._by_slot.pop(slot, None)
+        if download:
+            self._ears.unsubscribe(download.topic)
+
+
+def _read(digest: str, data: bytes) -> StreamList:
+    """The stream list of an envelope that was verified when it came: believed now because its payload has this digest."""
+    body, _ = envelope.split(data, "stream")
+    if sha256(body) != digest:
+        raise Rejected("bad-document", f"the kept stream list {digest[:12]} is damaged")
+    return StreamList.parse(Fields.of(canonical.decode(body, "stream"), "stream"))

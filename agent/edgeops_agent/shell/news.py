@@ -1,0 +1,38 @@
+"""What the hands of a slot tell the supervisor, besides events of the update machine."""
+
+from dataclasses import dataclass
+
+from ..core.slot import Build
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """`Run(build)` has been carried out."""
+
+    build: Build | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Telemetry of one build: a closed sketch window if there is one, calls and errors since the last collection."""
+
+    build: Build
+    window: bytes | None
+    calls: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A committed build's worker died and was started again."""
+
+    build: Build
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ailing:
+    """A committed, undamaged build could not be kept running for a reason that may pass; nothing of the slot runs now."""
+
+    build: Build
+    reason: str

@@ -1,0 +1,49 @@
+"""One real manager for all tests here, with three releases; agents are made and ended by each test."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .site import Agent, Site
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A manager that is up, holding small:1, small:2 and big:1 (640 kB)."""
+    made = Site(tmp_path_factory.mktemp("site"))
+    made.init()
+    made.up()
+    made.add_model("small:1", seed=1)
+    made.add_model("small:2", seed=2)
+    made.add_model("big:1", seed=3, hidden=8_000)
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def device(site: Site, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+    """Make agents: enrolled and running ones by default; all are ended, and their workers must end with them."""
+    made: list[Agent] = []
+
+    def make(*, enroll: bool = True, start: bool = True, holds: str = "") -> Agent:
+        name = f"pi-{next(NUMBERS):03d}"
+        agent = Agent(site, name, tmp_path / name)
+        made.append(agent)
+        if enroll:
+            agent.enroll()
+        if enroll and start:
+            agent.start()
+        if holds:
+            site.order(name, holds)
+            agent.ended("committed-unproven", holds)
+        return agent
+
+    yield make
+    for agent in made:
+        if agent.process is not None and agent.process.poll() is None:
+            agent.process.kill()
+            agent.process.wait()
