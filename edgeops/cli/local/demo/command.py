@@ -46,10 +46,7 @@ def demo(
     def say(text: str) -> None:
         print(text, file=out, flush=True)
 
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, _interrupt)
     stage = Stage(place, say)
     flight = Flight(stage, seed, _titles(say, began), broker, devices)
     say(f"edgeops demo in {place}")
@@ -70,6 +67,10 @@ def demo(
         if whole and folder is None and not keep:
             clear(place)
     return 0 if whole else 1
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _titles(say: Callable[[str], None], began: float) -> Callable[[str], None]:
