@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -13,8 +13,11 @@ from types import FrameType
 import uvicorn
 
 from edgeops.broker.reach import claim_port
+from edgeops.manager.files import alone
 from edgeops.manager.hub import open_hub
+from edgeops.manager.layout import Layout
 from edgeops.manager.serve import Running
+from edgeops.manager.settings import load
 from edgeops.manager.setup import url
 from edgeops.wire.errors import Misuse, Unreachable
 
@@ -27,16 +30,22 @@ class Serving:
     """A manager at work. `url` is where the API answers; `stop` ends everything and may be called again."""
 
     def __init__(self, folder: Path, now: Callable[[], int] = lambda: int(time.time())) -> None:
-        """Open, start broker and loops, bind the port; raises Misuse("port-busy" | …), Unreachable."""
-        self._hub = open_hub(folder, now)
+        """Open, start broker and loops, bind the port; raises Misuse("already-running" | "port-busy" | …), Unreachable."""
+        layout = Layout(folder)
+        load(layout.settings)
         with contextlib.ExitStack() as undo:
+            # Two managers on one database would each do half of everything.
+            undo.enter_context(alone(layout.lock))
+            self._hub = open_hub(folder, now)
             undo.callback(self._hub.close)
             settings = self._hub.settings
-            self._socket = _bind(settings.bind, settings.https_port)
+            with _naming("https_port", layout):
+                self._socket = _bind(settings.bind, settings.https_port)
             undo.callback(self._socket.close)
             self.port = int(self._socket.getsockname()[1])
             self._hub = self._hub.with_settings(replace(settings, https_port=self.port))
-            self.running = Running(self._hub)
+            with _naming("mqtt_port", layout):
+                self.running = Running(self._hub)
             undo.callback(self.running.stop)
             self.running.start()
             self._server = uvicorn.Server(self._config())
@@ -44,7 +53,7 @@ class Serving:
             undo.callback(self._stop_server)
             self._thread.start()
             self._await_start()
-            undo.pop_all()
+            self._undo = undo.pop_all()
         self.url = url("https", settings.addresses[0], self.port)
 
     def _config(self) -> uvicorn.Config:
@@ -68,14 +77,17 @@ class Serving:
     @property
     def alive(self) -> bool:
         """Whether API and broker still run."""
-        return self._thread.is_alive() and self.running.broker.alive()
+        return not self.ended
+
+    @property
+    def ended(self) -> str:
+        """What has ended by itself, empty while all runs."""
+        broker = self.running.broker
+        return "" if self._thread.is_alive() and broker.alive() else "the API" if broker.alive() else f"the broker ({broker.kind})"
 
     def stop(self) -> None:
-        """Stop the API first, then loops and broker, then close the database."""
-        self._stop_server()
-        self.running.stop()
-        self._socket.close()
-        self._hub.close()
+        """Stop the API first, then loops and broker, then close the database and let the folder go."""
+        self._undo.close()
 
     def _stop_server(self) -> None:
         self._server.should_exit = True
@@ -96,13 +108,25 @@ def serve(folder: Path, ready: Callable[[Serving], None] = lambda _serving: None
         try:
             ready(serving)
             while not stopping.wait(0.5):
-                if not serving.alive:
-                    raise Unreachable("broker-died", "the broker or the API ended by itself; start the manager again")
+                if ended := serving.ended:
+                    raise Unreachable("broker-died", f"{ended} ended by itself, so the manager ends too; start it again")
         finally:
             serving.stop()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _naming(setting: str, layout: Layout) -> Iterator[None]:
+    """Say which setting a busy port comes from."""
+    try:
+        yield
+    except Misuse as error:
+        if error.reason not in ("port-busy", "bad-address"):
+            raise
+        name = setting if error.reason == "port-busy" else "bind"
+        raise Misuse(error.reason, f"{error.message} ({name} in {layout.settings})") from error
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -45,9 +45,14 @@ class Contexts:
 
     def added(self, context: Context) -> "Contexts":
         """The same with `context` added (or replaced) and current."""
-        if not NAME.fullmatch(context.name):
-            raise Misuse("context-name", f"{context.name!r} is no context name; use letters, digits, dot, dash, underscore")
+        check_name(context.name)
         return Contexts(context.name, {**self.known, context.name: context})
+
+
+def check_name(name: str) -> None:
+    """Raise Misuse("context-name") unless a context may be called so."""
+    if not NAME.fullmatch(name):
+        raise Misuse("context-name", f"{name!r} is no context name; use letters, digits, dot, dash, underscore")
 
 
 def path() -> Path:

@@ -1,8 +1,13 @@
-"""Writing files whole: beside, flushed, renamed; private ones are never readable by others, not even for a moment."""
+"""Files written whole (beside, flushed, renamed; private ones never readable by others), and the lock of one manager a folder."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from edgeops.wire.errors import Misuse
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -19,3 +24,21 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Hold `lock`; raises Misuse("already-running") when another process does. However a process ends, its lock ends with it."""
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+            text = f"a manager is running in {lock.parent} already (process {who}); stop it first, or use another folder"
+            raise Misuse("already-running", text) from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)

@@ -31,6 +31,11 @@ class Layout:
         return self.root / "broker"
 
     @property
+    def lock(self) -> Path:
+        """Held by the manager that runs here."""
+        return self.root / "edgeops.lock"
+
+    @property
     def crl(self) -> Path:
         """The certificate revocation list, PEM."""
         return self.root / "pki" / "ca.crl"
@@ -46,6 +51,11 @@ class Layout:
     def tls_key(self, name: str) -> Path:
         """The P-256 key that belongs to `certificate(name)`."""
         return self.root / "pki" / f"{name}.key"
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """Everything a new manager makes, the settings last: a folder with settings is a whole manager."""
+        return (self.root / "keys", self.crl.parent, self.root / "documents", self.blobs, self.database, self.settings)
 
     def document(self, name: str) -> Path:
         """A signed envelope: root-1, site-1 and so on."""

@@ -13,8 +13,8 @@ from edgeops.wire.fields import ID
 BROKERS = ("auto", "mosquitto", "built-in")
 
 
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _setting(default: Any, text: str, low: int = 1, high: int = 10**9) -> Any:
+    return field(default=default, metadata={"help": text, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,18 @@ class Settings:
     fleet: str = _setting("fleet", "Name of the fleet; stands in every signed document and cannot be changed later.")
     addresses: tuple[str, ...] = _setting(("localhost", "127.0.0.1"), "Names and IPs devices reach us by; in the certificate.")
     bind: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
-    https_port: int = _setting(8443, "Port of API and enrolment; 0 lets `init` choose a free one.")
-    mqtt_port: int = _setting(8883, "Port of the broker; 0 lets `init` choose a free one.")
+    https_port: int = _setting(8443, "Port of API and enrolment; 0 lets `init` choose a free one.", 0, 65_535)
+    mqtt_port: int = _setting(8883, "Port of the broker; 0 lets `init` choose a free one.", 0, 65_535)
     broker: str = _setting("auto", "auto (mosquitto where there is one), mosquitto or built-in.")
-    token_ttl_s: int = _setting(86_400, "How long an enrolment token may be redeemed.")
-    certificate_days: int = _setting(30, "Life of a device's certificate.")
-    desired_days: int = _setting(30, "Life of a desired document; it is renewed long before.")
-    max_object_bytes: int = _setting(512 << 20, "Largest object that may be uploaded.")
-    tick_ms: int = _setting(1_000, "How often deadlines and gates are looked at.")
-    want_window_ms: int = _setting(500, "How long wants are collected before missing frames are sent.")
-    frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.")
-    keep_windows_days: int = _setting(90, "How long telemetry windows are kept.")
-    keep_windows: int = _setting(800_000, "How many telemetry windows of one device are kept, about 1 KB each.")
+    token_ttl_s: int = _setting(86_400, "How long an enrolment token may be redeemed.", 60, 90 * 86_400)
+    certificate_days: int = _setting(30, "Life of a device's certificate.", 1, 3650)
+    desired_days: int = _setting(30, "Life of a desired document; it is renewed long before.", 1, 3650)
+    max_object_bytes: int = _setting(512 << 20, "Largest object that may be uploaded.", 1 << 10, 1 << 40)
+    tick_ms: int = _setting(1_000, "How often deadlines and gates are looked at.", 10, 3_600_000)
+    want_window_ms: int = _setting(500, "How long wants are collected before missing frames are sent.", 1, 60_000)
+    frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.", 1, 1_000_000)
+    keep_windows_days: int = _setting(90, "How long telemetry windows are kept.", 1, 36_500)
+    keep_windows: int = _setting(800_000, "How many telemetry windows of one device are kept, about 1 KB each.", 100)
 
 
 def load(path: Path) -> Settings:
@@ -51,7 +51,7 @@ def load(path: Path) -> Settings:
 
 def settings_from(raw: dict[str, Any]) -> Settings:
     """Check named values; raises Misuse."""
-    known = {item.name: item.default for item in fields(Settings)}
+    known = {item.name: item for item in fields(Settings)}
     for name, value in raw.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -67,14 +67,15 @@ def settings_from(raw: dict[str, Any]) -> Settings:
     return settings
 
 
-def _check(name: str, value: Any, default: Any) -> None:
+def _check(name: str, value: Any, known: Any) -> None:
+    default, low, high = known.default, known.metadata["low"], known.metadata["high"]
     if isinstance(default, tuple):
         if not isinstance(value, list | tuple) or not value or not all(isinstance(item, str) for item in value):
             raise Misuse("setting-invalid", f"edgeops.toml: {name} must be a list of texts, not {value!r}")
     elif isinstance(value, bool) or type(value) is not type(default):
         raise Misuse("setting-invalid", f"edgeops.toml: {name} must be of the kind of {default!r}, not {value!r}")
-    elif isinstance(value, int) and value < (0 if name.endswith("_port") else 1):
-        raise Misuse("setting-invalid", f"edgeops.toml: {name} = {value} is too small")
+    elif isinstance(value, int) and not low <= value <= high:
+        raise Misuse("setting-invalid", f"edgeops.toml: {name} = {value} is out of bounds: {low} to {high}")
 
 
 def dump(settings: Settings) -> str:

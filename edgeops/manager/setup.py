@@ -1,7 +1,8 @@
 """Making a new manager: keys, CA, first root and site documents, database, settings, the first admin token."""
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,16 +36,41 @@ class Setup:
 
 
 def initialise(folder: Path, fleet: str, addresses: Sequence[str], now: int, settings: Settings | None = None) -> Setup:
-    """Create everything in `folder`; `now` is Unix seconds. Raises Misuse("already-initialised" | "setting-invalid")."""
+    """Create everything in `folder`, or nothing; `now` is Unix seconds.
+
+    Raises Misuse("already-initialised" | "folder-in-use" | "setting-invalid"). Other files in the folder are left alone.
+    """
     layout = Layout(folder)
-    if layout.settings.exists() or layout.key("root").exists():
-        raise Misuse("already-initialised", f"{folder} already holds a manager; choose another folder")
+    check_free(layout)
     chosen = replace(settings or Settings(), fleet=fleet, addresses=tuple(addresses))
     chosen = replace(chosen, https_port=_port(chosen, chosen.https_port), mqtt_port=_port(chosen, chosen.mqtt_port))
-    settings_from({"fleet": chosen.fleet, "addresses": list(chosen.addresses), "broker": chosen.broker})
+    settings_from(asdict(chosen))
+    made_folder = not folder.exists()
+    try:
+        return _make(layout, chosen, now)
+    except BaseException:
+        for path in layout.own:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if made_folder and folder.exists():
+            shutil.rmtree(folder)
+        raise
+
+
+def check_free(layout: Layout) -> None:
+    """Raise Misuse("already-initialised" | "folder-in-use") where a new manager would meet an old one's files."""
+    if layout.settings.exists():
+        raise Misuse("already-initialised", f"{layout.root} already holds a manager; choose another folder")
+    taken = [path.name for path in layout.own if path.exists()]
+    if taken:
+        text = f"{layout.root} holds {', '.join(taken)} but no settings; choose another folder, or move them away"
+        raise Misuse("folder-in-use", text)
+
+
+def _make(layout: Layout, chosen: Settings, now: int) -> Setup:
+    folder, fleet = layout.root, chosen.fleet
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("keys", "pki", "documents"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True)
+        (folder / name).mkdir(mode=0o700)
     signers = {role: Signer(Ed25519PrivateKey.generate()) for role in ROLES}
     for role, signer in signers.items():
         write_whole(layout.key(role), _pem(signer), 0o600)
@@ -59,7 +85,6 @@ def initialise(folder: Path, fleet: str, addresses: Sequence[str], now: int, set
             audit.write(tx, now, "setup", "initialise", fleet)
     finally:
         store.close()
-    # The settings come last: a folder with settings is a whole manager.
     write_whole(layout.settings, dump(chosen).encode(), 0o600)
     return Setup(folder, fleet, f"https://{chosen.addresses[0]}:{chosen.https_port}", layout.certificate("ca"), token)
 

@@ -47,6 +47,27 @@ def test_init_refuses_to_overwrite(home: Path, edgeops, tmp_path: Path):
     assert ((home / "keys" / "root.key").read_bytes(), context.path().read_bytes()) == before
 
 
+def test_init_keeps_nothing_it_cannot_give_away(config: Path, edgeops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the context with the only admin token cannot be written, no manager is made; nor under a name no context may have."""
+    monkeypatch.setenv("EDGEOPS_CONFIG", str(tmp_path / "file" / "contexts.toml"))
+    (tmp_path / "file").write_text("a file where a folder belongs")
+    ran = edgeops("init", str(tmp_path / "m"), *FAST)
+    assert (ran.code, "[os-error]" in ran.err) == (2, True)
+    monkeypatch.setenv("EDGEOPS_CONFIG", str(config))
+    assert "[context-name]" in edgeops("init", str(tmp_path / "m"), "--name", "a/b", *FAST).err
+    assert not (tmp_path / "m").exists()
+
+
+def test_init_leaves_other_files_alone(config: Path, edgeops, tmp_path: Path):
+    """A folder with files of the user's own may hold a manager; one with the pieces of another manager may not."""
+    (tmp_path / "notes.txt").write_text("mine")
+    assert edgeops("init", str(tmp_path), *FAST).code == 0
+    (tmp_path / "edgeops.toml").unlink()
+    ran = edgeops("init", str(tmp_path), "--name", "again", *FAST)
+    assert (ran.code, "[folder-in-use]" in ran.err) == (2, True)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and (tmp_path / "keys" / "root.key").exists()
+
+
 @pytest.mark.parametrize("words", [("--fleet", "not a name"), ("--address", "no host"), ("--broker", "kafka")])
 def test_init_with_bad_words_makes_nothing(config: Path, edgeops, tmp_path: Path, words):
     """A wrong argument of `init` leaves neither folder nor context behind."""

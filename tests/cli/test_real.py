@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from edgeops.cli import context
+from edgeops.manager.files import alone
+from edgeops.manager.layout import Layout
 from edgeops.wire.token import Token
 
 pytestmark = pytest.mark.real
@@ -88,14 +92,37 @@ def test_wrong_token_is_told(manager, edgeops):
     assert edgeops("device", "list", "--context", "berlin").code == 0
 
 
-def test_a_second_manager_on_the_same_ports(manager, edgeops):
-    """`up` on a busy port says so, exits 2 and leaves the first one alone."""
-    words = [sys.executable, "-m", "edgeops.cli.entry", "up", "m"]
-    second = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=dict(os.environ))
+def up(folder: str) -> subprocess.CompletedProcess[str]:
+    """`edgeops up` where it cannot work."""
+    words = [sys.executable, "-m", "edgeops.cli.entry", "up", folder]
+    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=dict(os.environ))
+
+
+def test_a_second_manager_on_the_same_folder(manager, edgeops):
+    """`up` twice on one folder says who runs there, exits 2 and leaves the first one alone, whatever the ports."""
+    settings = Path("m/edgeops.toml")
+    settings.write_text(settings.read_text().replace("https_port = ", "https_port = 0 #"))
+    second = up("m")
     assert second.returncode == 2
-    assert "[port-busy]" in second.stderr
+    assert f"(process {manager.pid})" in second.stderr and "[already-running]" in second.stderr
     assert "Traceback" not in second.stderr
     assert edgeops("health").code == 0
+
+
+@pytest.mark.parametrize("setting", ["https_port", "mqtt_port"])
+def test_a_busy_port_is_named_with_its_setting(config, edgeops, tmp_path: Path, setting: str):
+    """`up` on a taken port names the setting and the file to change, exits 2, and leaves neither broker nor lock behind."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"https_port": "0", "mqtt_port": "0"}
+        words = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items()]
+        assert edgeops("init", str(tmp_path / "m"), "--fleet", "berlin", *words).code == 0
+        settings = tmp_path / "m" / "edgeops.toml"
+        settings.write_text(re.sub(f"^{setting} = .*", f"{setting} = {taken.getsockname()[1]}", settings.read_text(), flags=re.M))
+        ended = up(str(tmp_path / "m"))
+    assert (ended.returncode, "[port-busy]" in ended.stderr) == (2, True)
+    assert f"({setting} in {settings})" in ended.stderr
+    with alone(Layout(tmp_path / "m").lock):
+        pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """A new manager: private keys, believable documents, settings that are checked."""
 
+import os
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from cryptography import x509
 from manager_house import FLEET, NOW, Clock, new_manager
 
 from edgeops.manager import tokens
+from edgeops.manager.files import alone
 from edgeops.manager.hub import Hub, open_hub
 from edgeops.manager.layout import Layout
 from edgeops.manager.settings import Settings, dump, load, settings_from
@@ -90,6 +92,8 @@ def test_settings_survive_writing_and_reading(tmp_path: Path) -> None:
         ({"https_port": True}, "setting-invalid", "https_port"), ({"fleet": "a b"}, "setting-invalid", "fleet"),
         ({"broker": "emqx"}, "setting-invalid", "mosquitto"), ({"addresses": []}, "setting-invalid", "addresses"),
         ({"tick_ms": 0}, "setting-invalid", "tick_ms"), ({"addresses": "x"}, "setting-invalid", "addresses"),
+        ({"https_port": 65_536}, "setting-invalid", "https_port"), ({"mqtt_port": -1}, "setting-invalid", "mqtt_port"),
+        ({"tick_ms": 10**30}, "setting-invalid", "tick_ms"), ({"certificate_days": 10**9}, "setting-invalid", "certificate_days"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_named(raw: dict[str, object], reason: str, named: str) -> None:
@@ -103,3 +107,29 @@ def test_a_folder_without_a_manager_says_what_to_do(tmp_path: Path) -> None:
     """Opening an empty folder points to init."""
     with pytest.raises(Misuse, match="edgeops init"):
         open_hub(tmp_path, Clock())
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_manager_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool) -> None:
+    """Whatever stops the making, down to the last file, leaves the folder as it was."""
+    folder = tmp_path / "m"
+    if exists:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+
+    def stopped(_settings: Settings) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("edgeops.manager.setup.dump", stopped)
+        new_manager(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"] if exists else not folder.exists()
+    new_manager(folder)
+
+
+def test_one_manager_a_folder(tmp_path: Path) -> None:
+    """The lock is held while it is held, names its holder, and is free afterwards."""
+    with alone(tmp_path / "lock"), pytest.raises(Misuse, match=str(os.getpid())), alone(tmp_path / "lock"):
+        pass
+    with alone(tmp_path / "lock"):
+        pass

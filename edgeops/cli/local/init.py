@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeops.broker.reach import claim_port
+from edgeops.manager.layout import Layout
 from edgeops.manager.settings import BROKERS, Settings, settings_from
 from edgeops.wire.errors import Misuse
 
 from .. import context
-from ..context import Context, Contexts
+from ..context import Context, Contexts, check_name
 from ..frame import Run
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def init(
 
     Example: edgeops init ./berlin --fleet berlin --address manager.example.org
     """
+    from edgeops.manager.setup import check_free as check_folder
+
     known, called = context.load(), name or fleet
+    check_folder(Layout(folder.resolve()))
     check_free(known, called)
     given = list(dict.fromkeys(address or []))
     bad = [host for host in given if not HOST.fullmatch(host)]
@@ -58,6 +62,8 @@ def init(
         "https_port": https_port or claim_port("127.0.0.1", 0), "mqtt_port": mqtt_port or claim_port("127.0.0.1", 0),
         "broker": broker,
     })  # fmt: skip
+    # Before anything is made: an admin token that cannot be kept would be lost, and with it the manager.
+    context.save(known)
     made = create(folder, chosen, int(time.time()))
     ca = str(made.ca.resolve())
     stored = context.save(known.added(Context(called, made.url, ca, made.admin_token)))
@@ -73,7 +79,8 @@ def create(folder: Path, settings: Settings, now: int) -> "Setup":
 
 
 def check_free(known: Contexts, name: str) -> None:
-    """Raise Misuse("context-exists") when `name` is the context of a manager that is still there: its admin token would be lost."""
+    """Raise Misuse("context-name"), or "context-exists" for a manager that is still there: its admin token would be lost."""
+    check_name(name)
     held = known.known.get(name)
     if held is not None and Path(held.ca).exists():
         text = f"there is a context {name!r} already, for {held.url}; choose another with --name, or another --fleet"
