@@ -1,5 +1,6 @@
 """Downloads: they end in exactly one event, leave nothing behind, and nobody's noise puts off asking for what is missing."""
 
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from edgeops.parcel.stream import cut
 from edgeops.wire.envelope import digest_of, seal
 from edgeops.wire.errors import Rejected
 from edgeops_agent.core.slot import Build, Done, Failed, Slot, Target
-from edgeops_agent.shell import downloads as module
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.downloads import Downloads
+from edgeops_agent.shell.fetching import StreamFetch
 
 from .conftest import Paper
 
@@ -28,7 +29,9 @@ class Bench:
         self.folder.create()
         self.heard: set[str] = set()
         self.events: list[Any] = []
-        self.all = Downloads(self.folder, self, lambda slot, event: self.events.append((slot, event)))
+        self.at = 1000.0
+        fetch, post = functools.partial(StreamFetch, self.folder), lambda slot, event: self.events.append((slot, event))
+        self.all = Downloads(fetch, self, post, lambda: self.at)
         self.list, self.frames = cut("berlin", BODIES)
         self.listed = seal("stream", self.list.payload(), [Paper().keys["online"]])
         self.digest = digest_of(self.listed, "stream")
@@ -61,15 +64,13 @@ def test_a_whole_stream_is_done_once(bench: Bench) -> None:
     assert not bench.all.frame(bench.digest, 0, bench.frames[0])
 
 
-def test_neither_bad_nor_repeated_frames_put_off_asking(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_bad_nor_repeated_frames_put_off_asking(bench: Bench) -> None:
     """Somebody who sends bad or old frames every second cannot keep a device from asking for the rest."""
-    clock = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     bench.all.begin("main", bench.target, bench.listed)
     bench.all.frame(bench.digest, 0, bench.frames[0])
     asked = 0
     for _ in range(20):
-        clock[0] += 1.0
+        bench.at += 1.0
         with pytest.raises(Rejected, match="bad-frame"):
             bench.all.frame(bench.digest, 1, b"not the frame")
         bench.all.frame(bench.digest, 0, bench.frames[0])

@@ -1,12 +1,9 @@
 """Seeded bugs of the straw: (name, module, what stands there, what the bug puts there). Applied in memory and taken back again."""
 
 ADOPT = "        with contextlib.suppress(Rejected):\n            self._adopt(builds.variant_of"
-PLACE = "    further, at = place(progress, index, data)\n    if at is not None:\n        kept.put("
-UNPLACED = (
-    "    name = progress.stream.frames[index]\n    kept._shelf.hold(name, data)\n    kept._mine.add(name)\n"
-    "    further = Progress(progress.stream, progress.have | 1 << index)\n    if False:\n        kept.put("
-)
-OPEN = "self._open[slot] = Download(target, progress, self._ports.monotonic())\n"
+PLACE = "        progress, at = place(self.progress, index, data)\n"
+UNPLACED = "        progress, at = Progress(self._stream, self.progress.have | 1 << index), 0\n"
+BEGIN = "        self._downloads.begin(name, target, listed)\n"
 
 MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     (
@@ -19,13 +16,12 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     ("hides that it is simulated", "straw", 'FACTS = {"simulated": True}', 'FACTS = {"simulated": False}'),
     ("a trial without traffic counts as proven", "straw", "self._now(), verdict.unproven)", "self._now(), False)"),
     ("nothing is started after a power cut", "straw", "self._post(name, Restarted(self._now()))", "pass"),
-    ("runs what it has not fetched", "downloads", OPEN, f"self._post(slot, Done('fetch', target.order, 1))\n        {OPEN}"),
-    ("missing frames are asked for once", "downloads", "now + download.wait, min(", "now + 1e9, min("),
+    ("runs what it has not fetched", "straw", BEGIN, f"        self._post(name, Done('fetch', target.order, 1))\n{BEGIN}"),
     ("wrong frames accepted", "kept", PLACE, UNPLACED),
     (
         "credit for what another straw received", "kept", "return digest in self._mine and digest in self._shelf",
         "return digest in self._shelf",
     ),
     ("own model forgotten after a start", "kept", ADOPT, f"        return\n{ADOPT}"),
-    ("sweeps what still runs", "kept", "for digest in self._mine - set(wanted):", "for digest in set(self._mine):"),
+    ("sweeps what still runs", "kept", "for digest in self._mine - set(objects):", "for digest in set(self._mine):"),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from edgeops.wire.keys import sha256
 from edgeops.wire.messages import Presence, open_report
 from edgeops_agent.core.health import Evidence, Verdict, judge
 from edgeops_agent.core.slot import Target
-from edgeops_agent.sim.kept import Cupboard, Files, Shelf, begin, feed, finish
+from edgeops_agent.sim.kept import Cupboard, Files, Shelf, ShelfFetch
 from edgeops_agent.sim.memory import MemoryFolder
 from edgeops_agent.sim.ports import untouched
 
@@ -107,14 +107,12 @@ def test_bytes_are_shared_and_progress_is_not() -> None:
     shelf = Shelf(1 << 20)
     one, two = cupboards(shelf, 2)
     for each in (one, two):
-        progress = begin(each, stream)
-        assert not progress.have
-        for index, data in enumerate(frames):
-            progress = feed(each, progress, index, data)
-        finish(each, stream)
-        each.sweep({sha256(body) for body in BODIES}, ())
+        fetch = ShelfFetch(each, "s", stream)
+        assert not fetch.progress.have
+        assert [fetch.feed(index, data) for index, data in enumerate(frames)][-1]
+        fetch.finish()
         assert shelf.bytes_held == sum(map(len, BODIES))
-        assert begin(each, stream).done
+        assert ShelfFetch(each, "s", stream).progress.done
     one.sweep((), ())
     assert two.read(sha256(BODIES[0]), 100) == BODIES[0]
     two.sweep((), ())
@@ -122,22 +120,26 @@ def test_bytes_are_shared_and_progress_is_not() -> None:
 
 
 def test_frames_kept_from_before_count_only_if_whole() -> None:
-    """After a cut the frames received so far are not asked for again, but a damaged one is."""
+    """After a cut the frames received so far are not asked for again, but a damaged one is; dropped, they are gone."""
     stream, frames = cut("berlin", BODIES, 64)
     bodies: dict[str, bytes] = {}
     (kept,) = cupboards(Shelf(1 << 20, bodies), 1)
-    progress = begin(kept, stream)
+    fetch = ShelfFetch(kept, "s", stream)
     for index in (0, 1, 5):
-        progress = feed(kept, progress, index, frames[index])
+        assert not fetch.feed(index, frames[index])
     bodies[stream.frames[5]] = b"rotten"
-    again = begin(kept, stream)
-    assert again.have == 0b11
+    again = ShelfFetch(kept, "s", stream)
+    assert again.progress.have == 0b11
     with pytest.raises(Rejected, match="bad-frame"):
-        feed(kept, again, 5, b"rotten")
+        again.feed(5, b"rotten")
     for index, data in enumerate(frames):
-        again = feed(kept, again, index, data)
-    finish(kept, stream)
+        again.feed(index, data)
+    again.finish()
     assert [kept.read(sha256(body), len(body)) for body in BODIES] == BODIES
+    third = ShelfFetch(kept, "t", cut("berlin", [b"new"], 64)[0])
+    third.feed(0, b"new")
+    third.drop()
+    assert sha256(b"new") not in bodies
 
 
 def test_a_shelf_in_a_folder(tmp_path: Path) -> None:

@@ -14,9 +14,6 @@ from edgeops.wire.keys import sha256
 from edgeops.wire.messages import Want
 
 from ..core.slot import Done, Event, Failed, Slot, Target
-from .clock import tick
-from .disk import StateFolder
-from .fetching import StreamFetch
 
 ASK_AGAIN_S, ASK_AT_MOST_S = 2.0, 60.0
 CHANNEL = "all"
@@ -32,22 +29,40 @@ class Ears(Protocol):
         """The reverse."""
 
 
+class Fetching(Protocol):
+    """The frames of one stream on their way to where objects are kept."""
+
+    progress: Progress
+
+    def feed(self, index: int, data: bytes) -> bool:
+        """Take one frame; True when the stream is complete. Raises Rejected("bad-frame") or Unfit."""
+
+    def finish(self) -> object:
+        """Keep the whole objects. Raises Rejected, Unfit."""
+
+    def drop(self) -> None:
+        """Throw away what was received."""
+
+
 @dataclass(slots=True)
 class Download:
     """A stream being fetched for a slot's target; `asked` is when the missing frames were last asked for."""
 
     target: Target
-    fetch: StreamFetch
+    fetch: Fetching
     topic: str
     asked: float = 0.0
     wait: float = ASK_AGAIN_S
 
 
 class Downloads:
-    """All downloads by slot. How one ends goes to `post` as an event of the update machine."""
+    """All downloads by slot. `fetch` starts one; how it ends goes to `post` as an event of the update machine."""
 
-    def __init__(self, folder: StateFolder, ears: Ears, post: Callable[[str, Event], None]) -> None:
-        self._folder, self._ears, self._post = folder, ears, post
+    def __init__(
+        self, fetch: Callable[[str, StreamList], Fetching], ears: Ears, post: Callable[[str, Event], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._fetch, self._ears, self._post, self._now = fetch, ears, post, now
         self._by_slot: dict[str, Download] = {}
         self._late: tuple[str, StreamList] | None = None
 
@@ -55,9 +70,9 @@ class Downloads:
         """Fetch what the stream list in the envelope `listed` names; ends in Done or Failed."""
         self._forget(slot)
         try:
-            fetch = StreamFetch(self._folder, target.stream, _read(target.stream, listed))
+            fetch = self._fetch(target.stream, _read(target.stream, listed))
         except EdgeopsError as error:
-            self._post(slot, Failed("fetch", target.order, tick(), error.reason, error.message))
+            self._post(slot, Failed("fetch", target.order, int(self._now()), error.reason, error.message))
             return
         download = Download(target, fetch, topics.frames_of(CHANNEL, target.stream))
         self._by_slot[slot] = download
@@ -82,7 +97,7 @@ class Downloads:
                 self._fail(slot, download, error)
                 continue
             if download.fetch.progress != before:  # what only repeats must not put off asking for the rest
-                download.asked, download.wait = time.monotonic(), ASK_AGAIN_S
+                download.asked, download.wait = self._now(), ASK_AGAIN_S
                 self._see(slot, download)
         return bool(wanted)
 
@@ -96,7 +111,7 @@ class Downloads:
 
     def wants(self) -> list[Want]:
         """What has to be asked for now, because nothing new came for a while."""
-        now, due = time.monotonic(), []
+        now, due = self._now(), []
         for download in self._by_slot.values():
             if now - download.asked > download.wait:
                 download.wait = min(download.wait * 2, ASK_AT_MOST_S) if download.asked else ASK_AGAIN_S
@@ -118,12 +133,12 @@ class Downloads:
         except EdgeopsError as error:
             self._fail(slot, download, error)
             return
-        self._post(slot, Done("fetch", download.target.order, tick()))
+        self._post(slot, Done("fetch", download.target.order, int(self._now())))
 
     def _fail(self, slot: str, download: Download, error: EdgeopsError) -> None:
         self._forget(slot)
         download.fetch.drop()
-        self._post(slot, Failed("fetch", download.target.order, tick(), error.reason, error.message))
+        self._post(slot, Failed("fetch", download.target.order, int(self._now()), error.reason, error.message))
 
     def _forget(self, slot: str) -> None:
         download = self._by_slot.pop(slot, None)

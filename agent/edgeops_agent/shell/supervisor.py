@@ -1,6 +1,7 @@
 """The agent: one loop that takes what comes in, asks the core, stores the answer, then acts on it. It never loads a model."""
 
 import contextlib
+import functools
 import secrets
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from . import builds, facts, reporting
 from .clock import Clock, tick
 from .disk import StateFolder, write_whole
 from .downloads import Downloads
+from .fetching import StreamFetch
 from .identity import Paths, load_signer, load_site
 from .inbox import Inbox, Message
 from .journal import Sparing
@@ -80,7 +82,9 @@ class Supervisor:
         self._reported = self._born = 0.0
         self._report_at = time.monotonic() + REPORT_S
         self.link = self._make_link()
-        self.downloads = Downloads(self.folder, self.link, lambda name, event: self.inbox.put((name, event)))
+        self.downloads = Downloads(
+            functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event))
+        )
         self.listeners = Listeners.open(options.host, options.port, options.socket)
 
     @property

@@ -18,7 +18,7 @@ from edgeops.wire.errors import EdgeopsError
 
 from .host import Host, enrol_all, read_tokens
 
-FILES_A_STRAW, OTHER_FILES = 4, 100
+FILES_A_STRAW, OTHER_FILES = 5, 100
 MEGABYTE = 1 << 20
 
 

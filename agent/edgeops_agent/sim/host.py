@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeops.wire import canonical, envelope, topics
+from edgeops.wire import topics
 from edgeops.wire.errors import EdgeopsError, Misuse
-from edgeops.wire.fields import Fields
-from edgeops.wire.root import Site
 from edgeops.wire.token import Token
 
 from ..shell import facts
 from ..shell.disk import StateFolder, write_whole
-from ..shell.identity import Paths, enroll, load_signer
+from ..shell.identity import Paths, enroll, load_signer, load_site
 from ..shell.link import LinkSettings
 from .kept import Cupboard, Files, Shelf
 from .lines import DIALS_A_TURN, Line
@@ -59,21 +57,13 @@ def enrol_all(tokens: Sequence[str], root: Path, told: Callable[[int], None]) ->
         device = Token.decode(text).device
         folder = root / device
         try:
-            if not _is_enrolled(folder):
+            if not StateFolder(folder).is_enrolled():
                 enroll(text, folder)
         except EdgeopsError as error:
             raise type(error)(error.reason, f"{device} (token {number} of {len(tokens)}): {error.message}") from None
         folders.append(folder)
         told(number)
     return folders
-
-
-def _is_enrolled(folder: Path) -> bool:
-    try:
-        StateFolder(folder).load()
-    except Misuse:
-        return False
-    return True
 
 
 class Host:
@@ -90,6 +80,8 @@ class Host:
 
     def _seat(self, root: Path) -> Seat:
         paths, folder = Paths(root), StateFolder(root)
+        folder.claim()
+        folder.prepare()
         line = Line(self._selector, self._random.random)
         ports = Ports(
             line, Cupboard(folder, self._shelf), time.time, time.monotonic, secrets.token_bytes,
@@ -97,9 +89,7 @@ class Host:
         )  # fmt: skip
         signer, boot = load_signer(paths), secrets.token_hex(16)
         straw = Straw(ports, signer, self._device, boot)
-        body, _ = envelope.split(paths.site.read_bytes(), "site")
-        site = Site.parse(Fields.of(canonical.decode(body, "site"), "site"))
-        trust = straw.record.trust
+        site, trust = load_site(paths), straw.record.trust
         line.up, line.take = straw.connected, straw.take
         line.open(LinkSettings(
             site.mqtt[0], trust.device, paths.ca, paths.certificate, paths.tls_key,

@@ -126,23 +126,38 @@ class Cupboard:
     def __init__(self, folder: Folder, shelf: Shelf) -> None:
         self._folder, self._shelf = folder, shelf
         self._mine: set[str] = set()
+        self._partial: dict[str, set[str]] = {}
         self.load, self.save = folder.load, folder.save
         self.document, self.put_document = folder.document, folder.put_document
 
     def has(self, digest: str) -> bool:
-        """Whether this straw has received these bytes (their hash is checked when they are read)."""
+        """Whether this straw has received this object (its hash is checked when it is read)."""
         return digest in self._mine and digest in self._shelf
 
     def put(self, digest: str, size: int, data: bytes) -> None:
-        """Keep an object or a frame; raises Rejected("bad-object") or Unfit("disk-full")."""
+        """Keep an object; raises Rejected("bad-object") or Unfit("disk-full")."""
         check_object(digest, size, data)
         if not self.has(digest):
             self._shelf.hold(digest, data)
             self._mine.add(digest)
 
     def read(self, digest: str, size: int) -> bytes:
-        """Bytes this straw has, checked against their hash; raises Rejected("missing-object" | "bad-object")."""
-        data = self._shelf.read(digest) if digest in self._mine else None
+        """An object's bytes, checked against their hash; raises Rejected("missing-object" | "bad-object")."""
+        return self._read(digest, size, self._mine)
+
+    def put_frame(self, stream: str, digest: str, data: bytes) -> None:
+        """Keep a frame (whose digest the caller has checked) until its stream is whole; raises Unfit("disk-full")."""
+        frames = self._partial.setdefault(stream, set())
+        if digest not in frames or digest not in self._shelf:
+            self._shelf.hold(digest, data)
+            frames.add(digest)
+
+    def frame(self, stream: str, digest: str, size: int) -> bytes:
+        """A kept frame, checked; raises as `read` does."""
+        return self._read(digest, size, self._partial.get(stream, set()))
+
+    def _read(self, digest: str, size: int, among: set[str]) -> bytes:
+        data = self._shelf.read(digest) if digest in among else None
         if data is None:
             raise Rejected("missing-object", f"object {digest[:12]} is not on this device")
         try:
@@ -152,12 +167,20 @@ class Cupboard:
             raise
         return data
 
-    def sweep(self, wanted: Iterable[str], documents: Iterable[str]) -> None:
-        """Let go of everything not named."""
-        for digest in self._mine - set(wanted):
+    def drop_frames(self, stream: str) -> None:
+        """Let go of a stream's frames."""
+        for digest in self._partial.pop(stream, set()):
+            self._shelf.release(digest)
+
+    def sweep(self, objects: Iterable[str], documents: Iterable[str]) -> None:
+        """Let go of every object, document and partial stream that is not named."""
+        wanted = set(documents)
+        for digest in self._mine - set(objects):
             self._shelf.release(digest)
             self._mine.discard(digest)
-        self._folder.sweep((), documents)
+        for stream in self._partial.keys() - wanted:
+            self.drop_frames(stream)
+        self._folder.sweep((), wanted)
 
     def adopt(self, build: Build) -> None:
         """After a start: what lies on the shelf of a build this straw once committed is its own again."""
@@ -172,34 +195,46 @@ class Cupboard:
             self._mine.add(side.sha256)
 
 
-def begin(kept: Cupboard, stream: StreamList) -> Progress:
-    """The progress of a stream: frames kept from before, and frames all of whose objects are here, need not come again."""
-    needed = 0
-    for name, start, end in offsets(stream):
-        if end > start and not kept.has(name):
-            first, last = start // stream.frame, (end - 1) // stream.frame
-            needed |= ((1 << (last - first + 1)) - 1) << first
-    progress = Progress(stream, ((1 << len(stream.frames)) - 1) & ~needed)
-    for index, digest in enumerate(stream.frames):
-        if not progress.have >> index & 1 and kept.has(digest):
+class ShelfFetch:
+    """The frames of one stream on their way to a cupboard. Those of an earlier life are believed only by their hashes."""
+
+    def __init__(self, kept: Cupboard, digest: str, stream: StreamList) -> None:
+        self._kept, self._digest, self._stream = kept, digest, stream
+        self.progress = Progress(stream, self._not_needed())
+        for index, name in enumerate(stream.frames):
             with contextlib.suppress(Rejected):
-                progress, _ = place(progress, index, kept.read(digest, stream.length(index)))
-    return progress
+                self.progress, _ = place(self.progress, index, kept.frame(digest, name, stream.length(index)))
 
+    def _not_needed(self) -> int:
+        """Frames all of whose objects are already here count as received."""
+        needed = 0
+        for name, start, end in offsets(self._stream):
+            if end > start and not self._kept.has(name):
+                first, last = start // self._stream.frame, (end - 1) // self._stream.frame
+                needed |= ((1 << (last - first + 1)) - 1) << first
+        return ((1 << len(self._stream.frames)) - 1) & ~needed
 
-def feed(kept: Cupboard, progress: Progress, index: int, data: bytes) -> Progress:
-    """Take one frame; raises Rejected("bad-frame") or Unfit("disk-full")."""
-    further, at = place(progress, index, data)
-    if at is not None:
-        kept.put(progress.stream.frames[index], len(data), data)
-    return further
+    def feed(self, index: int, data: bytes) -> bool:
+        """Take one frame; True when the stream is complete. Raises Rejected("bad-frame") or Unfit("disk-full")."""
+        progress, at = place(self.progress, index, data)
+        if at is not None:
+            self._kept.put_frame(self._digest, self._stream.frames[index], data)
+        self.progress = progress
+        return progress.done
 
+    def finish(self) -> None:
+        """Put the objects together and let go of the frames; raises Rejected, Unfit."""
+        for name, start, end in offsets(self._stream):
+            if not self._kept.has(name):
+                self._kept.put(name, end - start, self._cut(start, end))
+        self.drop()
 
-def finish(kept: Cupboard, stream: StreamList) -> None:
-    """Put the objects together from their frames; raises Rejected, Unfit."""
-    for name, start, end in offsets(stream):
-        if kept.has(name):
-            continue
-        first, last = start // stream.frame, -(-end // stream.frame) if end > start else 0
-        body = b"".join(kept.read(stream.frames[index], stream.length(index)) for index in range(first, last))
-        kept.put(name, end - start, body[start - first * stream.frame :][: end - start])
+    def _cut(self, start: int, end: int) -> bytes:
+        stream, first = self._stream, start // self._stream.frame
+        last = -(-end // stream.frame) if end > start else first
+        read = (self._kept.frame(self._digest, stream.frames[index], stream.length(index)) for index in range(first, last))
+        return b"".join(read)[start - first * stream.frame :][: end - start]
+
+    def drop(self) -> None:
+        """Let go of the frames."""
+        self._kept.drop_frames(self._digest)

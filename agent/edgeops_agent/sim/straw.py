@@ -6,8 +6,9 @@ object has its hash, the trial begins, and `Ports.verdicts` says how it ends.
 """
 
 import contextlib
+import functools
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgeops.wire import envelope, topics
 from edgeops.wire.errors import EdgeopsError, Rejected
@@ -40,20 +41,13 @@ from ..core.slot import (
 from ..core.update import keep, step
 from ..shell import builds, facts, reporting
 from ..shell.clock import Clock
-from .downloads import Downloads
+from ..shell.downloads import Downloads
+from .kept import ShelfFetch
 from .ports import Ports
 
 REPORT_S = 30.0
 BLOCK_HEADER = 36
 FACTS = {"simulated": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A candidate on trial since `began` (monotonic seconds)."""
-
-    target: Target
-    began: float
 
 
 def presence(trust: Trust, signer: Signer, boot: str, kind: str) -> bytes:
@@ -70,9 +64,10 @@ class Straw:
         self.nonce = ports.draw(32).hex()
         self.clock = Clock(self.record.trust.time_floor, ports.wall, ports.monotonic)
         self.running: dict[str, Build] = {}
-        self._trials: dict[str, Trial] = {}
+        self._trials: dict[str, tuple[Target, float]] = {}
         self._events: deque[tuple[str, Event]] = deque()
-        self._downloads = Downloads(ports, self._post)
+        self._downloads = Downloads(functools.partial(ShelfFetch, ports.kept), ports.transport, self._post, ports.monotonic)
+        self._latest = ("", b"")
         self._report_due = False
         self._reported = ports.monotonic()
 
@@ -98,7 +93,7 @@ class Straw:
         trust, capabilities = self.record.trust, facts.birth(self.device)
         birth = Presence(trust.fleet, trust.device, trust.incarnation, self.boot_id, "birth", self.nonce, capabilities, FACTS)
         self._send("presence", envelope.seal("presence", birth.payload(), [self.signer]))
-        self._downloads.ask_now()
+        self._downloads.ask_soon()
         self._report_due = True
         self._pump()
 
@@ -115,8 +110,8 @@ class Straw:
         for name, slot in self.record.slots.items():
             if slot.phase != "idle" and self._now() >= slot.deadline:
                 self._post(name, Tick(self._now()))
-        for name, trial in list(self._trials.items()):
-            self._judge(name, trial)
+        for name, (target, began) in list(self._trials.items()):
+            self._judge(name, target, self.ports.monotonic() - began)
         if self.ports.transport.connected:
             for want in self._downloads.wants():
                 self._send("want", want.encode())
@@ -141,7 +136,8 @@ class Straw:
             name, event = self._events.popleft()
             slot, commands = step(self.record.slots.get(name, Slot()), event)
             self._store(self.record.with_slot(name, slot))
-            self._act([(name, command) for command in commands])
+            for command in commands:
+                self._act(name, command)
         if self._report_due:
             self._report()
 
@@ -150,31 +146,35 @@ class Straw:
         if record != self.record:
             self.ports.kept.save(record)
             self.record = record
+        for name, slot in record.slots.items():
+            self._downloads.keep(name, slot)
 
-    def _act(self, commands: list[tuple[str, Command]]) -> None:
-        for name, slot in self.record.slots.items():
-            if slot.phase != "fetch":
-                self._downloads.stop(name)
-        for name, command in commands:
-            self._do(name, command)
-
-    def _do(self, name: str, command: Command) -> None:
+    def _act(self, name: str, command: Command) -> None:
         match command:
             case Fetch(target):
-                self._downloads.start(name, target)
+                self._fetch(name, target)
             case Verify(target):
                 self._verify(name, target)
             case Install(target):
                 self._post(name, Done("install", target.order, self._now()))
             case Try(target) if target.build:
                 self.running[name] = target.build
-                self._trials[name] = Trial(target, self.ports.monotonic())
+                self._trials[name] = (target, self.ports.monotonic())
             case Run(build):
                 self._run(name, build)
             case Discard():
                 self._discard()
             case Report():
                 self._report_due = True
+
+    def _fetch(self, name: str, target: Target) -> None:
+        try:
+            listed = self.ports.kept.document(target.stream)
+        except EdgeopsError as error:
+            self._post(name, Failed("fetch", target.order, self._now(), error.reason, error.message))
+            return
+        self._latest = (target.stream, listed)
+        self._downloads.begin(name, target, listed)
 
     def _verify(self, name: str, target: Target) -> None:
         try:
@@ -199,19 +199,18 @@ class Straw:
         if slot.phase == "rollback" and slot.target:
             self._post(name, Done("rollback", slot.target.order, self._now()))
 
-    def _judge(self, name: str, trial: Trial) -> None:
-        verdict = self.ports.verdicts(trial.target, self.ports.monotonic() - trial.began)
+    def _judge(self, name: str, target: Target, elapsed_s: float) -> None:
+        verdict = self.ports.verdicts(target, elapsed_s)
         if not verdict.over:
             return
         del self._trials[name]
-        order = trial.target.order
         if verdict.reason:
-            self._post(name, Failed("trial", order, self._now(), verdict.reason, verdict.detail))
+            self._post(name, Failed("trial", target.order, self._now(), verdict.reason, verdict.detail))
         else:
-            self._post(name, Done("trial", order, self._now(), verdict.unproven))
+            self._post(name, Done("trial", target.order, self._now(), verdict.unproven))
 
     def _discard(self) -> None:
-        wanted = self._downloads.frames
+        wanted: set[str] = set()
         for build in self._builds(self.record):
             try:
                 wanted |= {side.sha256 for side in builds.parts_of(self.ports.kept, build)}
@@ -230,13 +229,15 @@ class Straw:
         elif parsed.noun == "cmd":
             record, commands = obey(self.record, data)
             self._store(record)
-            self._act(list(commands))
+            for name, command in commands:
+                self._act(name, command)
         elif parsed.noun in ("desired", "doc"):
             self._read(data)
 
     def _frame(self, stream: str, index: int, data: bytes) -> None:
         try:
-            self._downloads.take(stream, index, data)
+            if not self._downloads.frame(stream, index, data):
+                self._downloads.check_late(stream, index, data, self._latest[1] if stream == self._latest[0] else None)
         except Rejected as error:
             self._refused("blocks", error)
 
@@ -254,7 +255,8 @@ class Straw:
         for line in received.refused:
             self.ports.say(f"{self.id} refused {line}")
             self._report_due = True
-        self._act(list(received.commands))
+        for name, command in received.commands:
+            self._act(name, command)
 
     def _refused(self, what: str, error: EdgeopsError) -> None:
         self.ports.say(f"{self.id} refused {what}: {error}")
