@@ -5,5 +5,5 @@ only, one file per noun) and `local` (what happens on the caller's own machine: 
 know: rules, database tables, MQTT. Who may enter: nobody; this is the front door. `entry` alone may be imported on a base install.
 
 Exit codes: 0 done, 1 a bug, 2 misuse, 3 rejected (a document, model or gate), 4 unreachable, 5 unfit, 6 a watched rollout did not
-finish, 130 interrupted.
+finish, 130 interrupted, 143 terminated.
 """

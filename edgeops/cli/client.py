@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import httpx
 
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
+from edgeops.wire.fields import ID
 
 from .context import Context
 
@@ -38,6 +39,10 @@ class Client:
     def patch(self, path: str, body: Any) -> Any:
         """The JSON answer of PATCH with a JSON body."""
         return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """The JSON answer of DELETE."""
+        return self._json("DELETE", path)
 
     def put_object(self, digest: str, data: bytes) -> bool:
         """Upload an object by its SHA-256 unless it is there already; True when bytes were sent."""
@@ -73,6 +78,14 @@ class Client:
         if answer.is_success or answer.status_code in allow:
             return answer
         raise problem(answer, url)
+
+
+def at(*names: str) -> str:
+    """The path of a thing by its names, the first being the noun; raises Misuse("bad-name") for what no thing is called."""
+    for name in names[1:]:
+        if not ID.fullmatch(name):
+            raise Misuse("bad-name", f"{name[:80]!r} is no name; names are 1 to 64 of A-Z a-z 0-9 _ -")
+    return "/" + "/".join(names)
 
 
 def items(answer: Any, noun: str) -> list[dict[str, Any]]:

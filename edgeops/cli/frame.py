@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
@@ -15,6 +16,7 @@ from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachab
 
 from . import context
 from .client import Client
+from .show import safe
 
 P = ParamSpec("P")
 Body = Callable[Concatenate["Run", P], "int | None"]
@@ -34,6 +36,7 @@ class Run:
     json: bool = False
     context: str | None = None
     failure: dict[str, Any] = field(default_factory=dict)
+    said: bool = False
     _client: Client | None = field(default=None, repr=False)
 
     def client(self) -> Client:
@@ -46,6 +49,7 @@ class Run:
         """Print `data` as JSON with `--json`, else call (or print) `show`."""
         if self.json:
             print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
+            self.said = True
         elif callable(show):
             show()
         else:
@@ -89,34 +93,52 @@ def command(
 
 
 def guarded(run: Run, body: Callable[[], int | None]) -> int:
-    """Run `body`; every EdgeopsError becomes a message and its exit code, Ctrl-C becomes 130, a closed pipe is no news."""
+    """Run `body`; every error becomes a message and its exit code, Ctrl-C becomes 130, a closed pipe is no news.
+
+    With `--json` exactly one object goes to stdout: what the command says, or what went wrong before it said anything.
+    """
+    as_json = run.json
     try:
         return body() or 0
     except EdgeopsError as error:
-        return fail(error, run.json, run.failure)
+        return fail(error, as_json and not run.said, run.failure)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _tell("interrupted", "stopped by Ctrl-C", "interrupted", INTERRUPTED, as_json and not run.said, run.failure)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror or error}; check the path, its permissions and free space"
-        return fail(Misuse("os-error", text), run.json)
+        return fail(Misuse("os-error", text), as_json and not run.said, run.failure)
+    except Exception as error:
+        traceback.print_exc()
+        return _tell("bug", f"{type(error).__name__}: {error}; please report it", "bug", 1, as_json and not run.said, run.failure)
     finally:
         run.close()
 
 
 def fail(error: EdgeopsError, as_json: bool, more: Mapping[str, Any] | None = None) -> int:
     """Report `error` on stderr (and as a JSON object on stdout) and return its exit code."""
-    print(f"error: {error.message} [{error.reason}]", file=sys.stderr, flush=True)
+    print(f"error: {safe(error.message)} [{error.reason}]", file=sys.stderr, flush=True)
+    kind = next((known.__name__.lower() for known in KINDS if isinstance(error, known)), "error")
+    return _tell(error.reason, error.message, kind, error.exit_code, as_json, more)
+
+
+def _tell(reason: str, message: str, kind: str, code: int, as_json: bool, more: Mapping[str, Any] | None = None) -> int:
     if as_json:
-        kind = next((known.__name__.lower() for known in KINDS if isinstance(error, known)), "error")
-        body = {"reason": error.reason, "message": error.message, "kind": kind, "exit_code": error.exit_code}
-        body |= more or {}
-        print(json.dumps({"error": body}, ensure_ascii=False), flush=True)
-    return error.exit_code
+        body = {"reason": reason, "message": message, "kind": kind, "exit_code": code, **(more or {})}
+        try:
+            print(json.dumps({"error": body}, ensure_ascii=False), flush=True)
+        except OSError:
+            _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Nobody can take what we print: let it go nowhere, so that the interpreter does not complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _signature(body: Callable[..., Any], options: dict[str, inspect.Parameter]) -> inspect.Signature:

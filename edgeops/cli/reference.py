@@ -11,8 +11,8 @@ HEAD = """# The command line
 
 Written by `python -m edgeops.cli.reference > docs/cli.md`; a test fails when it is out of date.
 
-Every command takes `--json` (one JSON object on stdout; people's text on stderr; on failure
-`{"error": {"reason", "message", "kind", "exit_code"}}`) and `--context NAME`.
+Every command takes `--json` (one JSON object on stdout, whatever happens; people's text on stderr; on failure
+`{"error": {"reason", "message", "kind", "exit_code"}}`; `up` says that it is ready, and what ends it later is said on stderr) and `--context NAME`.
 Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600).
 
 | exit code | means |
@@ -24,7 +24,8 @@ Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (
 | 4 | unreachable: nobody answers, or too late |
 | 5 | unfit: the device or machine lacks something |
 | 6 | a watched rollout was halted or aborted |
-| 130 | interrupted with Ctrl-C |
+| 130 | interrupted with Ctrl-C; `up`, which runs until then, ends with 0 |
+| 143 | ended with SIGTERM; `up` ends with 0 |
 """
 SHARED = ("json_", "context_", "help")
 

@@ -63,10 +63,15 @@ def cell(value: object) -> Text:
 def plain(value: object) -> str:
     """Text of a value; mappings as k=v."""
     if isinstance(value, Mapping):
-        return " ".join(f"{name}={plain(item)}" for name, item in value.items())
+        return " ".join(f"{safe(str(name))}={plain(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else safe(str(value))
+
+
+def safe(text: str) -> str:
+    """`text` without anything a terminal would obey: what devices say of themselves is shown to people. Line breaks stay."""
+    return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
 
 
 def size(count: int | None) -> str:

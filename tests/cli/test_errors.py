@@ -164,3 +164,64 @@ def test_ctrl_c_is_quiet(straw, tmp_path: Path):
     assert len(seen) >= 2
     assert child.returncode == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["", "..", "../releases", "a/b", "pi?x=1", "pi#", "%2e%2e", "ü", "x" * 65])
+@pytest.mark.parametrize("words", [("device", "show"), ("device", "token"), ("rollout", "show"), ("rollout", "pause")])
+def test_what_is_no_name_is_never_asked_for(straw, edgeops, words, name: str):
+    """A name that would be another path on the manager is refused here."""
+    ran = edgeops(*words, name)
+    assert (ran.code, "[bad-name]" in ran.err, straw.asked) == (2, True, [])
+
+
+@pytest.mark.parametrize("name", ["digits:99999999999999999999", "../x:1", "digits:1/../2", "digits:¹", "digits:٣", "a b:1"])
+def test_what_is_no_release_is_never_asked_for(straw, edgeops, name: str):
+    """A model or version no release can have is refused here."""
+    ran = edgeops("release", "show", name)
+    assert (ran.code, "[release-name]" in ran.err, straw.asked) == (2, True, [])
+
+
+def test_nothing_a_device_says_moves_the_terminal(straw, edgeops):
+    """Escape sequences in what devices and managers tell are shown as what they are."""
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    straw.answers["GET", "/devices/pi-1"] = {"id": "pi-1", "facts": {evil: evil}, "labels": [evil]}
+    straw.answers["GET", "/rollouts/r-1"] = {
+        "id": "r-1", "status": "halted", "to": evil, "why": evil, "reasons": [{"count": 1, "verdict": "failed", "text": evil}],
+        "devices": [{"device": "pi-1", "detail": evil}],
+    }  # fmt: skip
+    straw.problem("GET", "/devices/pi-2", 404, "unknown-device", evil)
+    for words in (("device", "show", "pi-1"), ("rollout", "show", "r-1"), ("rollout", "watch", "r-1"), ("device", "show", "pi-2")):
+        ran = edgeops(*words)
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(ran.out + ran.err), words
+        assert "\\x1b]0;owned" in ran.out + ran.err
+
+
+def test_a_bug_is_one_json_object_too(straw, edgeops):
+    """An error nobody foresaw exits 1 with its traceback on stderr, and with --json as one object on stdout."""
+    straw.answers["GET", "/devices"] = {"devices": [{"last_seen": "not a time"}]}
+    ran = edgeops("device", "list")
+    assert ran.code == 1 and "Traceback" in ran.err
+    straw.answers["POST", "/devices"] = {"nothing": "of use"}
+    ran = edgeops("device", "register", "pi-1", "--json")
+    assert (ran.code, ran.json["error"]["reason"], ran.json["error"]["exit_code"]) == (1, "bug", 1)
+
+
+def test_tokens_made_before_a_failure_are_not_lost(straw, edgeops, tmp_path: Path):
+    """When the third row of a CSV fails, the tokens of the first two stand in the error's object."""
+    def answer(_: object, body: dict[str, str]) -> object:
+        return (409, {"reason": "device-exists", "detail": "no"}) if body["id"] == "c" else {"token": "edgeops1." + body["id"]}
+
+    straw.answers["POST", "/devices"] = answer
+    (tmp_path / "devices.csv").write_text("id\na\nb\nc\nd\n")
+    ran = edgeops("device", "register", "--from", str(tmp_path / "devices.csv"), "--json")
+    assert (ran.code, ran.json["error"]["reason"]) == (2, "device-exists")
+    assert [device["token"] for device in ran.json["error"]["devices"]] == ["edgeops1.a", "edgeops1.b"]
+
+
+def test_output_nobody_takes():
+    """A full disk behind stdout is exit 2 with one line, not a traceback."""
+    code = "from edgeops.cli.app import run; import sys; sys.exit(run(['context', 'list', '--json']))"
+    with Path(os.devnull).open() as unwritable:
+        ran = subprocess.run([sys.executable, "-c", code], stdout=unwritable, stderr=subprocess.PIPE, text=True, check=False)
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr and ran.stderr.count("\n") == 1

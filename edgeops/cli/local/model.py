@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeops.wire.envelope import digest_of
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import EdgeopsError, Misuse, Unreachable
 from edgeops.wire.keys import Signer
 
 from .. import show
+from ..client import at
+from ..entry import loading
 from ..frame import Run
 from ..remote.releases import split_name
 from .folder import send
@@ -53,10 +55,13 @@ def add(
 
     Example: edgeops model add digits:1 digits.onnx --calib calib.npz --eval heldout.npz
     """
-    from edgeops.forge.gate import Gates
-    from edgeops.forge.trial import Options
+    with loading():
+        from edgeops.forge.gate import Gates
+        from edgeops.forge.trial import Options
 
     model, version = split_name(name)
+    if not local_only:
+        check_new(run, model, version)
     home = find_folder(manager, run.context)
     signers, belongs = release_signers(key or [], home), fleet_name(fleet, home)
     target = free_folder(out or Path("releases") / f"{model}-{version}")
@@ -68,9 +73,34 @@ def add(
     forged, envelope = _forge(run, source, order, signers, target)
     data = _summary(forged, target, envelope)
     if not local_only:
-        data["uploaded"] = send(run, target)["uploaded"]
+        data["uploaded"] = _uploaded(run, target)
     done = f"signed in {target}" + ("" if local_only else f" and uploaded; next: edgeops rollout start {name} --to SELECTOR")
     run.emit(data, f"{forged.verdict}\n{done}")
+
+
+def check_new(run: Run, model: str, version: int) -> None:
+    """Before minutes of work: raise Misuse("release-exists") for a version the manager has; only warn when it cannot be asked."""
+    try:
+        run.client().get(at("releases", model, str(version)))
+    except Unreachable as error:
+        run.note(f"warning: {error.message}; the release is made all the same, and can be uploaded later")
+        return
+    except EdgeopsError as error:
+        if error.reason not in ("unknown-release", "not-found"):
+            raise
+        return
+    text = f"{model}:{version} exists already and is never replaced; use the next version, or --no-upload"
+    raise Misuse("release-exists", text)
+
+
+def _uploaded(run: Run, target: Path) -> dict[str, Any]:
+    run.failure["folder"] = str(target)
+    try:
+        sent: dict[str, Any] = send(run, target)["uploaded"]
+        return sent
+    except EdgeopsError:
+        run.note(f"the signed release stays in {target}; `edgeops release upload {target}` sends it")
+        raise
 
 
 def _forge(run: Run, source: Path, order: dict[str, Any], signers: list[Signer], target: Path) -> "tuple[Forged, bytes]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..entry import loading
 from ..frame import Run
 from .place import find_folder, open_place
 
@@ -25,7 +26,8 @@ def up(
 
     Example: edgeops up ./berlin
     """
-    from edgeops.api.serve import serve
+    with loading():
+        from edgeops.api.serve import serve
 
     place = open_place(find_folder(folder, run.context) or Path.cwd())
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG)

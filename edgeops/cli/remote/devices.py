@@ -9,7 +9,7 @@ import typer
 from edgeops.wire.errors import Misuse
 
 from .. import show
-from ..client import items
+from ..client import at, items
 from ..frame import Run, command
 
 app = typer.Typer(help="Register devices, look at them, label and revoke them.", no_args_is_help=True)
@@ -39,7 +39,9 @@ def register(
         raise Misuse("device-or-file", "name one device ID, or give --from devices.csv")
     common = labels(label or [])
     rows = [(device, common)] if device is not None else [(name, common | own) for name, own in read_csv(source or Path())]
-    done = []
+    # Tokens are shown once: those made before something went wrong must not be lost.
+    done: list[dict[str, Any]] = []
+    run.failure = {"devices": done} if source else {}
     for number, (name, own) in enumerate(rows, 1):
         answer = run.client().post("/devices", {"id": name, "labels": own, "ttl_s": ttl})
         done.append({"id": name, "labels": own, "token": answer["token"], "line": enrol_line(answer["token"])} | _extra(answer))
@@ -62,7 +64,7 @@ def token(
 
     Example: edgeops device token pi-01
     """
-    answer = run.client().post(f"/devices/{device}/token", {"ttl_s": ttl})
+    answer = run.client().post(at("devices", device, "token"), {"ttl_s": ttl})
     data = {"id": device, "token": answer["token"], "line": enrol_line(answer["token"])}
     run.emit(data, lambda: _show_token(run, data))
 
@@ -77,7 +79,7 @@ def list_(
     Example: edgeops device list --selector 'site=berlin'
     """
     found = items(run.client().get("/devices", selector=selector), "devices")
-    run.emit({"devices": found}, lambda: print_devices(found))
+    run.emit({"devices": found}, lambda: print_devices(found, selector))
 
 
 @command(app, "show")
@@ -86,7 +88,7 @@ def show_(run: Run, device: DeviceId) -> None:
 
     Example: edgeops device show pi-01
     """
-    data = run.client().get(f"/devices/{device}")
+    data = run.client().get(at("devices", device))
     run.emit(data, lambda: show.pairs(data, TIMES))
 
 
@@ -100,7 +102,7 @@ def label_(
 
     Example: edgeops device label pi-01 site=hamburg old=
     """
-    data = run.client().patch(f"/devices/{device}", {"labels": labels(change)})
+    data = run.client().patch(at("devices", device), {"labels": labels(change)})
     run.emit(data, lambda: show.pairs(data))
 
 
@@ -116,7 +118,7 @@ def revoke(
     """
     if not yes and not run.json and not typer.confirm(f"Revoke {device}? It must be enrolled again to come back.", err=True):
         raise Misuse("not-confirmed", f"{device} was not revoked; confirm, or pass --yes")
-    data = run.client().post(f"/devices/{device}/revoke")
+    data = run.client().post(at("devices", device, "revoke"))
     run.emit(data, f"revoked {device}")
 
 
@@ -155,10 +157,15 @@ def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
-def print_devices(found: list[dict[str, Any]]) -> None:
+def nobody(selector: str | None) -> str:
+    """What to say where there is no device to show."""
+    return f"no device matches {selector}" if selector else "no device yet; add one with `edgeops device register ID`"
+
+
+def print_devices(found: list[dict[str, Any]], selector: str | None) -> None:
     """A table of devices."""
     columns = ("id", "state", "labels", "runs", "class", "last seen")
-    show.print_table(columns, (_row(device) for device in found), "no device yet; add one with `edgeops device register ID`")
+    show.print_table(columns, (_row(device) for device in found), nobody(selector))
 
 
 def _row(device: dict[str, Any]) -> tuple[object, ...]:

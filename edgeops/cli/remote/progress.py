@@ -39,7 +39,7 @@ def reasons(rollout: dict[str, Any]) -> str:
     causes = rollout.get("reasons") or []
     said = [f"{cause.get('count')}× {cause.get('verdict')}: {cause.get('text')}" for cause in causes if isinstance(cause, dict)]
     why = str(rollout.get("why") or rollout.get("reason") or "")
-    return "; ".join(filter(None, [why if why != rollout.get("status") else "", *said]))
+    return show.safe("; ".join(filter(None, [why if why != rollout.get("status") else "", *said])))
 
 
 def line(rollout: dict[str, Any]) -> tuple[object, ...]:
@@ -56,7 +56,7 @@ def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
     """The picture of one rollout; `detail` adds everything else the manager says."""
     head = Text.assemble(
         (str(rollout.get("id")), "bold"), "  ", f"{rollout.get('model')}:{rollout.get('version')} → "
-        f"{rollout.get('to') or rollout.get('selector') or ''}  ", show.cell(rollout.get("status")),
+        f"{show.safe(str(rollout.get('to') or rollout.get('selector') or ''))}  ", show.cell(rollout.get("status")),
     )  # fmt: skip
     rows = [
         (number, wave.get("label") or wave.get("up_to"), *(wave.get(name, 0) for name in COUNTS), wave.get("passed"))

@@ -1,17 +1,21 @@
 """edgeops release list|show|upload and edgeops model list: what the manager holds."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
+from edgeops.wire.canonical import LIMIT
 from edgeops.wire.errors import Misuse
+from edgeops.wire.fields import ID
 
 from .. import show
-from ..client import Client, items
+from ..client import Client, at, items
 from ..frame import Run
 
+VERSION = re.compile(r"[1-9][0-9]{0,15}")
 Name = Annotated[str, typer.Argument(metavar="MODEL:VERSION", help="A release, e.g. digits:1.")]
 
 
@@ -46,14 +50,14 @@ def release(run: Run, name: Name) -> None:
     Example: edgeops release show digits:1
     """
     model, version = split_name(name)
-    data = run.client().get(f"/releases/{model}/{version}")
+    data = run.client().get(at("releases", model, str(version)))
     run.emit(data, lambda: show.pairs(data))
 
 
 def split_name(text: str) -> tuple[str, int]:
     """MODEL:VERSION as its parts; raises Misuse("release-name")."""
     model, colon, version = text.rpartition(":")
-    if not colon or not model or not version.isdecimal() or int(version) < 1:
+    if not colon or not ID.fullmatch(model) or not VERSION.fullmatch(version) or int(version) > LIMIT:
         raise Misuse("release-name", f"{text!r} is not MODEL:VERSION with a whole number from 1, for example digits:1")
     return model, int(version)
 

@@ -8,7 +8,7 @@ import typer
 from edgeops.wire.errors import Misuse, Unreachable
 
 from .. import show
-from ..client import Client, items
+from ..client import Client, at, items
 from ..frame import Run, command
 from .options import chosen, start_options
 from .progress import draw, line, picture, reasons, terminal
@@ -65,7 +65,7 @@ def show_(run: Run, rollout: RolloutId) -> None:
 
     Example: edgeops rollout show r-20260101-1
     """
-    data = run.client().get(f"/rollouts/{rollout}")
+    data = run.client().get(at("rollouts", rollout))
     run.emit(data, lambda: show.render(draw(data, detail=True)))
 
 
@@ -127,13 +127,13 @@ def abort(
 
 
 def _act(run: Run, rollout: str, verb: str, body: dict[str, str] | None = None) -> None:
-    data = run.client().post(f"/rollouts/{rollout}/{verb}", body)
+    data = run.client().post(at("rollouts", rollout, verb), body)
     run.emit(data, f"{verb}: rollout {rollout} is {data.get('status', 'told')}")
 
 
 def _watch(run: Run, rollout: str, interval: float, timeout: int) -> int:
     client, began = run.client(), time.monotonic()
-    data = client.get(f"/rollouts/{rollout}")
+    data = client.get(at("rollouts", rollout))
     with picture() as paint:
         while True:
             paint(data)
@@ -154,7 +154,7 @@ def _again(client: Client, rollout: str, interval: float) -> dict[str, Any]:
     lost = time.monotonic()
     while True:
         try:
-            data: dict[str, Any] = client.get(f"/rollouts/{rollout}")
+            data: dict[str, Any] = client.get(at("rollouts", rollout))
             return data
         except Unreachable:
             if time.monotonic() - lost > PATIENCE_S:

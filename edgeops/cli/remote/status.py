@@ -5,7 +5,7 @@ from typing import Any
 from .. import show
 from ..client import items
 from ..frame import Run
-from .devices import Selector, runs
+from .devices import Selector, nobody, runs
 
 
 def status(
@@ -17,7 +17,7 @@ def status(
     Example: edgeops status --selector 'site=berlin'
     """
     data = run.client().get("/status", selector=selector)
-    run.emit(data, lambda: _draw(data))
+    run.emit(data, lambda: _draw(data, selector))
 
 
 def health(run: Run) -> int:
@@ -30,10 +30,10 @@ def health(run: Run) -> int:
     return 0 if str(data.get("status", "ok")) in ("ok", "healthy", "pass") else 1
 
 
-def _draw(data: dict[str, Any]) -> None:
+def _draw(data: dict[str, Any], selector: str | None) -> None:
     columns = ("device", "presence", "runs", "p50", "p99", "inferences", "drift", "refused")
     found = items(data, "devices")
-    show.print_table(columns, (_row(device) for device in found), "no device yet; add one with `edgeops device register ID`")
+    show.print_table(columns, (_row(device) for device in found), nobody(selector))
     rest = {name: value for name, value in data.items() if name != "devices" and not isinstance(value, list)}
     if rest:
         show.pairs(rest)
