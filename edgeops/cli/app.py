@@ -9,7 +9,7 @@ from . import contexts
 from .frame import INTERRUPTED, command, fail
 from .local import doctor, fleet, init, key, model, release, up
 from .local.demo.command import demo
-from .remote import devices, observe, releases, rollouts, status
+from .remote import devices, observe, releases, rollouts, status, tokens
 
 app = typer.Typer(
     name="edgeops", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -31,6 +31,7 @@ app.add_typer(devices.app, name="device")
 app.add_typer(model_app, name="model")
 app.add_typer(release_app, name="release")
 app.add_typer(rollouts.app, name="rollout")
+app.add_typer(tokens.app, name="token")
 app.add_typer(key.app, name="key")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(contexts.app, name="context")

@@ -46,7 +46,7 @@ def check(tx: Connection, text: str, now: int) -> tuple[Caller, bool]:
     # The lookup is by a 256-bit hash of the secret, so its timing tells nothing about the secret.
     row = rows.get(tx, tokens, hash=sha256(text.encode()))
     if row is None:
-        raise Misuse("token-unknown", "this API token is not known here; `edgeops init` stores one, an admin can make others")
+        raise Misuse("token-unknown", "this API token is not known here; an admin makes one with `edgeops token new`")
     if row["expires"] is not None and row["expires"] <= now:
         raise Misuse("token-expired", f"the API token {row['name']} has expired; ask an admin for a new one")
     return Caller(row["name"], row["role"]), (row["last_used"] or 0) + TOUCH_S <= now

@@ -65,7 +65,7 @@ def _handler(straw: Straw) -> type[BaseHTTPRequestHandler]:
             status, value = found if isinstance(found, tuple) else (200, found)
             return self._send(status, value)
 
-        do_GET = do_POST = do_PATCH = do_PUT = do_HEAD = answer  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_PUT = do_HEAD = do_DELETE = answer  # noqa: N815
 
         def _object(self, digest: str, raw: bytes) -> None:
             if self.command == "PUT":

@@ -1,5 +1,6 @@
 """The command line against the real manager: `edgeops up` as a process of its own, everything else as a user would type it."""
 
+import io
 import json
 import os
 import re
@@ -90,6 +91,27 @@ def test_wrong_token_is_told(manager, edgeops):
     ran = edgeops("device", "list", "--json")
     assert (ran.code, ran.json["error"]["reason"]) == (2, "token-unknown")
     assert edgeops("device", "list", "--context", "berlin").code == 0
+
+
+def test_a_viewer_looks_and_no_more(manager, edgeops, monkeypatch: pytest.MonkeyPatch):
+    """A token of a lower role, made and stored with the commands alone: looking works, acting is a 403, and it can be revoked."""
+    held = context.load().pick()
+    token = edgeops("token", "new", "anna").out.strip()
+    words = ("context", "add", "anna", "--url", held.url, "--ca", held.ca)
+    monkeypatch.setattr("sys.stdin", io.StringIO("edgeops_wrong\n"))
+    assert "[token-unknown]" in edgeops(*words).err
+    assert sorted(context.load().known) == ["berlin"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(token + "\n"))
+    assert edgeops(*words).code == 0
+    assert edgeops("status").code == 0
+    for act in (("rollout", "start", "digits:1", "--to", "all"), ("device", "register", "x"), ("token", "list")):
+        ran = edgeops(*act, "--json")
+        assert (ran.code, ran.json["error"]["reason"]) == (2, "role"), act
+    assert edgeops("token", "revoke", "anna", "--context", "berlin").code == 0
+    assert "[token-unknown]" in edgeops("status").err
+    assert "[last-admin]" in edgeops("token", "revoke", "admin", "--context", "berlin").err
+    actions = [entry["action"] for entry in edgeops("audit", "--json", "--context", "berlin").json["audit"]]
+    assert {"token-new", "token-withdraw"} <= set(actions)
 
 
 def up(folder: str) -> subprocess.CompletedProcess[str]:

@@ -157,3 +157,25 @@ def test_json_is_one_object_and_nothing_else(straw, edgeops):
     out = edgeops("device", "show", "pi-01", "--json").out
     assert out.count("\n") == 1
     assert json.loads(out) == {"id": "pi-01"}
+
+
+def test_empty_lists_say_why(straw, edgeops):
+    """Without a device the next command is named; with a selector it is the selector that matches nothing."""
+    straw.answers["GET", "/devices"] = straw.answers["GET", "/status"] = {"devices": []}
+    for words in (("device", "list"), ("status",)):
+        assert "edgeops device register" in edgeops(*words).out
+        assert "no device matches site=x" in edgeops(*words, "--selector", "site=x").out
+
+
+def test_tokens(straw, edgeops):
+    """`token new` prints the token alone on stdout; `list` never shows one; `revoke` deletes."""
+    straw.answers["POST", "/tokens"] = {"name": "anna", "role": "viewer", "token": "edgeops_abc"}
+    straw.answers["GET", "/tokens"] = {"tokens": [{"name": "anna", "role": "viewer", "created": 1, "expires": None}]}
+    straw.answers["DELETE", "/tokens/anna"] = {"name": "anna"}
+    assert edgeops("token", "new", "anna", "--ttl", "60").out == "edgeops_abc\n"
+    assert edgeops("token", "new", "anna", "--role", "viewer", "--json").json["token"] == "edgeops_abc"
+    assert [body for method, _, body in straw.asked if method == "POST"] == [
+        {"name": "anna", "role": "viewer", "ttl_s": 60}, {"name": "anna", "role": "viewer", "ttl_s": None},
+    ]  # fmt: skip
+    assert "anna" in edgeops("token", "list").out
+    assert edgeops("token", "revoke", "anna").code == 0
