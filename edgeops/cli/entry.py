@@ -1,13 +1,11 @@
 """The console script. Imports nothing beyond the standard library until it knows that the manager's extra is installed."""
 
-import contextlib
 import io
-import os
 import signal
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
-from types import FrameType
+
+from .signals import loading, terminated
 
 NEEDED = ("typer", "rich", "httpx", "fastapi", "uvicorn", "sqlalchemy", "onnx")
 INSTALL = "pip install 'edgeops[manager]'"
@@ -31,38 +29,11 @@ def main() -> None:
     with loading():
         from .app import run
 
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
-
-
-@contextlib.contextmanager
-def loading() -> Iterator[None]:
-    """While big packages are imported, Ctrl-C ends the process at once.
-
-    There is nothing to tidy up yet, and a KeyboardInterrupt raised in the middle of an import may be swallowed there.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    os.write(2, b"interrupted\n")
-    os._exit(130)
-
-
-def _terminated(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that no scratch folder and no child process is left."""
-    sys.exit(143)
 
 
 def _is_there(name: str) -> bool:

@@ -11,8 +11,9 @@ HEAD = """# The command line
 
 Written by `python -m edgeops.cli.reference > docs/cli.md`; a test fails when it is out of date.
 
-Every command takes `--json` (one JSON object on stdout, whatever happens; people's text on stderr; on failure
-`{"error": {"reason", "message", "kind", "exit_code"}}`; `up` says that it is ready, and what ends it later is said on stderr) and `--context NAME`.
+Every command takes `--json` and `--context NAME`. With `--json` one JSON object goes to stdout, whatever happens, and people's
+text to stderr; on failure it is `{"error": {"reason", "message", "kind", "exit_code"}}`. `up` says there that it is ready; what
+ends it later is said on stderr.
 Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600).
 
 | exit code | means |

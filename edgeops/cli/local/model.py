@@ -16,9 +16,9 @@ from edgeops.wire.keys import Signer
 
 from .. import show
 from ..client import at
-from ..entry import loading
 from ..frame import Run
 from ..remote.releases import split_name
+from ..signals import loading
 from .folder import send
 from .place import find_folder, fleet_name, release_signers
 from .release import Keys, ManagerFolder

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..entry import loading
 from ..frame import Run
+from ..signals import loading
 from .place import find_folder, open_place
 
 if TYPE_CHECKING:
