@@ -51,7 +51,7 @@ def fit(data: Dataset, signature: Signature, labels: bool) -> Dataset:
     Raises Rejected: bad-data, wrong-shape, wrong-dtype, no-labels.
     """
     x = data.x
-    if not len(x) or x.dtype.kind not in "fiub":
+    if not x.ndim or not len(x) or x.dtype.kind not in "fiub":
         raise Rejected("bad-data", f"{data.what} data: x is {x.dtype} {x.shape}, need at least one row of numbers")
     want = signature.shape[1:]
     if x.ndim != len(signature.shape) or any(w > 0 and w != h for w, h in zip(want, x.shape[1:], strict=True)):
@@ -77,6 +77,32 @@ def _labels(data: Dataset, needed: bool) -> Array | None:
     if y.dtype.kind not in "iub":
         raise Rejected("bad-data", f"{data.what} data: y is {y.dtype}, labels are integers")
     return y.astype(np.int64)
+
+
+def check_labels(data: Dataset, classes: int | None) -> None:
+    """Raise Rejected("one-class" | "bad-labels") where accuracy on these labels would mean nothing.
+
+    `classes`: how many the model tells apart by the largest score; None when it names its labels itself.
+    """
+    if data.y is None:
+        return
+    least, most = int(data.y.min()), int(data.y.max())
+    if least == most:
+        raise Rejected("one-class", f"{data.what} data: all {len(data)} labels are {least}; give rows of every class")
+    if classes is not None and not 0 <= least <= most < classes:
+        raise Rejected("bad-labels", f"{data.what} data: labels go from {least} to {most}, the model answers 0 to {classes - 1}")
+
+
+def doubt(data: Dataset, accuracy: float | None) -> str:
+    """A warning when the model does no better than one that always gives the same answer; empty otherwise."""
+    if data.y is None or accuracy is None:
+        return ""
+    labels, counts = np.unique(data.y, return_counts=True)
+    share = float(counts.max()) / len(data)
+    if accuracy > share:
+        return ""
+    answer = int(labels[counts.argmax()])
+    return f"fp32 is right in {accuracy:.4f} of rows, always answering {answer} would be in {share:.4f}: do labels and rows match?"
 
 
 def overlap(first: Dataset, second: Dataset) -> int:

@@ -15,12 +15,12 @@ from edgeops.wire.release import Release, Variant
 
 from . import pack, quantize
 from .canonical import canonicalise, expose_penultimate
-from .dataset import check_apart, fit, load_dataset
+from .dataset import check_apart, check_labels, doubt, fit, load_dataset
 from .gate import ORDER, Verdict
 from .golden import make_golden
 from .lineage import lineage_bytes, report_bytes
 from .reference import make_reference
-from .runtime import inputs_of, labels_from, outputs_of, run_rows, scores_name
+from .runtime import classes_of, inputs_of, labels_from, outputs_of, run_rows, scores_name
 from .source import Source, load_source
 from .trial import Data, Judged, Made, Options, Progress, Row, judge_all, make, make_variants
 
@@ -80,6 +80,7 @@ def add_model(
         made, failed = make_variants(stage, plain, data, options.variants, progress)
         progress("evaluate")
         judged = judge_all(made, data.evaluation, options)
+        warnings += filter(None, [doubt(data.evaluation, judged[0].quality.accuracy)])
         variants, judged = _finish(stage, judged, data, options, progress)
         rows = (*(item.row for item in judged), *failed)
         if not variants:
@@ -106,6 +107,7 @@ def _prepare(
     calib = fit(data.calib, signatures[0], False)
     sample = run_rows(made.session, calib.x[:2])
     evaluation = fit(data.evaluation, signatures[0], labels_from(sample) is not None)
+    check_labels(evaluation, classes_of(sample))
     fitted = Data(calib, evaluation, fit(data.reference, signatures[0], False))
     warnings = [check_apart(calib, evaluation, options.allowed_overlap)]
     shown = expose_penultimate(model, scores_name(sample))

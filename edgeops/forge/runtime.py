@@ -119,3 +119,11 @@ def labels_from(outputs: Mapping[str, Array]) -> Array | None:
     if scores.ndim == 2 and scores.shape[1] > 1:
         return np.asarray(scores.argmax(axis=1), dtype=np.int64)
     return None
+
+
+def classes_of(outputs: Mapping[str, Array]) -> int | None:
+    """How many classes the arg max of the scores can name; None when the model gives labels of its own, or none."""
+    if any(array.dtype.kind == "i" and array.ndim == 1 for array in outputs.values()):
+        return None
+    scores = outputs[scores_name(outputs)]
+    return int(scores.shape[1]) if scores.ndim == 2 and scores.shape[1] > 1 else None

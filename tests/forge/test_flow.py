@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeops.forge.dataset import Dataset, check_labels
 from edgeops.forge.evaluate import Latency, Quality, drop_bound, quality, wilson
 from edgeops.forge.flow import Forged, NothingPassed, add_model
 from edgeops.forge.gate import Gates, judge
@@ -141,6 +142,10 @@ def data_file(path: Path, **arrays: np.ndarray) -> Path:
         ("bad-data", lambda x, y: {"rows": x, "y": y}),
         ("no-labels", lambda x, y: {"x": x}),
         ("bad-data", lambda x, y: {"x": np.array([{}], dtype=object), "y": y}),
+        ("bad-data", lambda x, y: {"x": np.float32(3), "y": y}),
+        ("bad-data", lambda x, y: {"x": x[:0], "y": y[:0]}),
+        ("bad-data", lambda x, y: {"x": x, "y": np.int64(3)}),
+        ("one-class", lambda x, y: {"x": x, "y": y * 0 + 3}),
     ],
 )
 def test_bad_evaluation_data(case: Case, tmp_path: Path, reason: str, change) -> None:
@@ -149,6 +154,24 @@ def test_bad_evaluation_data(case: Case, tmp_path: Path, reason: str, change) ->
     with pytest.raises(Rejected) as caught:
         forge(case, tmp_path / "r", evaluation=path)
     assert caught.value.reason == reason, str(caught.value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 3), (0, 4), (7, 2**40)])
+def test_labels_the_model_cannot_give_are_refused(low: int, high: int) -> None:
+    """The arg max of four scores is 0 to 3; a model that names its labels itself may use any."""
+    data = Dataset("evaluation", np.zeros((2, 1)), np.array([low, high]), "")
+    with pytest.raises(Rejected, match="bad-labels"):
+        check_labels(data, 4)
+    check_labels(data, None)
+    check_labels(Dataset("evaluation", np.zeros((2, 1)), np.array([0, 3]), ""), 4)
+
+
+def test_a_model_no_better_than_one_answer_is_doubted(case: Case, tmp_path: Path) -> None:
+    """Labels that do not belong to the rows are released all the same, but not without a warning."""
+    x, y = blobs(400, 5)
+    shuffled = forge(case, tmp_path / "r", evaluation=data_file(tmp_path / "e.npz", x=x, y=np.where(y > 0, 0, 1)))
+    assert any("do labels and rows match?" in warning for warning in shuffled.warnings)
+    assert forge(case, tmp_path / "s").warnings == ()
 
 
 def test_evaluating_on_calibration_rows_is_refused(case: Case, tmp_path: Path) -> None:
