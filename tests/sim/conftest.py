@@ -11,8 +11,8 @@ from .world import Founded, World, found, settle
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Founded:
-    """Eight straws."""
-    return settle(found(tmp_path_factory.mktemp("small") / "m", 8))
+    """Six straws."""
+    return settle(found(tmp_path_factory.mktemp("small") / "m", 6))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from .world import STORM, Founded, World
 
 SEEDS = range(int(os.environ.get("EDGEOPS_SIM_SEEDS", "100")))
-LARGE_SEEDS = range(int(os.environ.get("EDGEOPS_SIM_LARGE_SEEDS", "6")))
+LARGE_SEEDS = range(int(os.environ.get("EDGEOPS_SIM_LARGE_SEEDS", "4")))
 # What a message that is late, doubled or of a link that broke is refused for; a bad signature would have another reason.
 HARMLESS = {"stale-report", "unknown-stream"}
 
@@ -20,10 +20,10 @@ def travel(world: World) -> None:
     everybody = len(world.straws)
     assert world.whole(1) == everybody
     rollout = world.start(2)
-    world.trouble(40)
+    world.trouble(30)
     assert world.until(lambda: world.status(rollout) == "finished", 300), world.fleet.show(rollout)["counts"]
-    assert world.until(lambda: world.whole(2) == everybody, 120)
-    assert world.until(lambda: told(world, rollout) == everybody, 120)
+    assert world.until(lambda: world.whole(2) == everybody, 300)
+    assert world.until(lambda: told(world, rollout) == everybody, 900)
     assert set(world.refusals()) <= HARMLESS
 
 

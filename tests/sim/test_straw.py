@@ -22,7 +22,7 @@ BODIES = [b"a" * 100, b"", bytes(range(256)) * 10, b"z"]
 
 @pytest.fixture
 def world(small: Founded, worlds: Callable[..., World]) -> World:
-    """Eight straws that run release 1, online, in fine weather."""
+    """Six straws that run release 1, online, in fine weather."""
     made = worlds(small, 0, CALM)
     made.begin()
     made.air.run(3.0)

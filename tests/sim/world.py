@@ -18,6 +18,7 @@ from sqlalchemy import event
 
 from edgeops.manager import reconcile
 from edgeops.manager.hub import Hub, open_hub
+from edgeops.store import outbox
 from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.errors import EdgeopsError
 from edgeops.wire.keys import Signer
@@ -31,7 +32,7 @@ from edgeops_agent.sim import kept, memory, ports, straw
 
 from ..manager.house import NOW, Clock, FakeDevice, Fleet, new_manager
 
-LOOK_S, PULSE_S, TICK_S = 1.0, 0.25, 1.0
+LOOK_S, PULSE_S, TICK_S = 1.0, 0.5, 1.0
 SHELF = 64 << 20
 THIEF = Signer.from_seed(b"t" * 32)
 
@@ -222,7 +223,9 @@ class World:
 
     def _pulse(self) -> None:
         """What the manager's loops do all the time."""
-        for letter in self.fleet.letters():
+        with self.hub.store.read() as tx:
+            some = outbox.waiting(tx, 1)
+        for letter in self.fleet.letters() if some else ():
             self._note(letter.topic, letter.payload)
             self.air.down(letter.topic, letter.payload)
         for digest in list(self.fleet.delivery._waiting):
@@ -305,7 +308,8 @@ class World:
 
     def status(self, rollout: str) -> str:
         """How the rollout stands."""
-        return str(self.fleet.show(rollout)["status"])
+        with self.hub.store.read() as tx:
+            return str(tx.exec_driver_sql("select status from rollouts where id = ?", (rollout,)).scalar())
 
     # -- time
 
