@@ -18,7 +18,7 @@ def make_app(hub: Hub, running: Running | None = None) -> FastAPI:
     """The application for an open manager; `running` is its broker and loops, where there are any."""
     app = FastAPI(
         title="edgeops manager", version=__version__, openapi_url=f"{PREFIX}/openapi.json", docs_url=None, redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False, responses={"default": problems.ANSWER},
     )  # fmt: skip
     app.state.hub, app.state.running = hub, running
     problems.install(app)

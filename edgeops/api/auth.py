@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from edgeops.manager.hub import Hub
@@ -40,6 +40,7 @@ def needs(role: str) -> Callable[..., Caller]:
 
 TheHub = Annotated[Hub, Depends(hub_of)]
 TheRunning = Annotated[Running | None, Depends(running_of)]
-Viewer = Annotated[Caller, Depends(needs("viewer"))]
-Operator = Annotated[Caller, Depends(needs("operator"))]
-Admin = Annotated[Caller, Depends(needs("admin"))]
+# The scopes say the role in the OpenAPI document.
+Viewer = Annotated[Caller, Security(needs("viewer"), scopes=["viewer"])]
+Operator = Annotated[Caller, Security(needs("operator"), scopes=["operator"])]
+Admin = Annotated[Caller, Security(needs("admin"), scopes=["admin"])]

@@ -13,6 +13,9 @@ from .auth import TheHub, TheRunning
 
 router = APIRouter(tags=["enrolment"])
 MAX_RENEW = 32 << 10
+RENEW = {
+    "description": "A `renew` envelope: fleet, device, incarnation and csr.", "content": {"application/json": {}}, "required": True,
+}  # fmt: skip
 
 
 class Enrolment(BaseModel):
@@ -34,7 +37,7 @@ def enroll(hub: TheHub, running: TheRunning, body: Annotated[Enrolment, Body()])
     return answer
 
 
-@router.post("/renew", status_code=201)
+@router.post("/renew", status_code=201, openapi_extra={"requestBody": RENEW})
 async def renew(hub: TheHub, request: Request) -> dict[str, Any]:
     """A new certificate; the body is a `renew` envelope signed with the identity key."""
     body = b""

@@ -14,7 +14,12 @@ router = APIRouter(tags=["health"])
 
 @router.get("/health")
 def health(hub: TheHub, running: TheRunning) -> dict[str, Any]:
-    """Whether broker, link and loops work, and the version."""
+    """Whether the manager is well: `status` is ok or failing; `version` and `fleet`.
+
+    `broker` says kind, host, port, whether it is alive and whether our link to it is connected; `acl_denied` counts what it
+    refused. `messages` counts what devices sent, by noun, and what was refused, as `refused.REASON`; `waiting` are yet to be read,
+    `dropped` were lost because too many waited. `shut_out` names devices the broker refuses for a while because they flood.
+    """
     state = running.health() if running else {"status": "ok", "broker": None, "acl_denied": 0}
     return {**state, "version": __version__, "fleet": hub.settings.fleet}
 

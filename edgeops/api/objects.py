@@ -18,9 +18,10 @@ from .auth import Operator, TheHub, Viewer
 router = APIRouter(prefix="/objects", tags=["objects"])
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 MEDIA = "application/octet-stream"
+BYTES = {"description": "The bytes of the object.", "content": {MEDIA: {}}, "required": True}
 
 
-@router.put("/{digest}", status_code=201)
+@router.put("/{digest}", status_code=201, openapi_extra={"requestBody": BYTES})
 async def put(hub: TheHub, _caller: Operator, digest: str, request: Request) -> dict[str, object]:
     """Store the body under its SHA-256; what hashes to something else is refused."""
     limit = hub.settings.max_object_bytes

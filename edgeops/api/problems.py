@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from edgeops.manager.problems import Missing
@@ -28,6 +29,22 @@ KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
     (Unfit, "unfit", 409, "Not fit"),
     (Misuse, "misuse", 400, "Wrong request"),
 )
+
+
+class Problem(BaseModel):
+    """What every error is answered with."""
+
+    type: str = Field(description="`urn:edgeops:error:` and the kind.")
+    title: str = Field(description="The kind in words.")
+    status: int = Field(description="The HTTP status, once more.")
+    detail: str = Field(description="What happened, to what, and what to do next.")
+    reason: str = Field(description="A stable word for machines.")
+    kind: str = Field(description="Who must act: misuse, rejected, unreachable or unfit.")
+    missing: list[str] = Field([], description="Digests of objects to upload first (only with `missing-objects`).")
+    errors: list[dict[str, str]] = Field([], description="Where the request has another form (only with `validation`).")
+
+
+ANSWER = {"description": "A problem document (RFC 9457).", "content": {MEDIA: {"schema": Problem.model_json_schema()}}}
 
 
 def document(status: int, kind: str, title: str, reason: str, detail: str, **more: Any) -> JSONResponse:

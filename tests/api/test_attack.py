@@ -151,7 +151,7 @@ def test_a_giant_body_is_a_413_before_it_is_read(attacked: TestClient, announced
             yield b" " * (1 << 20)
 
     for method, path, operation in operations(attacked):
-        if "requestBody" not in operation and not path.endswith("/renew"):
+        if "requestBody" not in operation or "/objects/" in path:
             continue
         taken = 0
         headers = {"content-type": "application/json"} | ({"content-length": str(8 << 20)} if announced else {})
