@@ -53,6 +53,7 @@ class Bound:
     help: str
 
 
+# Checked here; what enforces them comes with applying the file, which is a later version's job.
 LIMITS: Mapping[str, Bound] = {
     "open_rollouts": Bound(20, 1, 1_000, "Rollouts that may be open at the same time."),
     "devices_per_minute": Bound(1_000, 1, 1_000_000, "Devices told of a new release per minute, over all rollouts."),
@@ -203,15 +204,16 @@ def _rollouts(
         waves = table.get("waves", DEFAULT_WAVES)
         if not isinstance(waves, str):
             check.say(f"{path}.waves", f'must be text such as "{DEFAULT_WAVES}", not {waves!r}')
+            waves = DEFAULT_WAVES
         for key, knob in knobs.items():
             if key in table and (wrong := _wrong(table[key], knob.default, knob.low, knob.high)):
                 check.say(f"{path}.{key}", wrong)
         settings = {key: table[key] for key in knobs if key in table}
-        if len(check.complaints) == before:
-            try:
-                check_rollout(waves, settings)
-            except EdgeopsError as error:
-                check.say(f"{path}.waves" if error.reason == "waves-invalid" else path, error.message)
+        try:
+            # Settings that are wrong by themselves are not judged together, but the waves are judged all the same.
+            check_rollout(str(waves), settings if len(check.complaints) == before else {})
+        except EdgeopsError as error:
+            check.say(f"{path}.waves" if error.reason == "waves-invalid" else path, error.message)
         yield name, RolloutWish(name, str(waves), settings)
 
 

@@ -112,7 +112,7 @@ def _operate(r: Rollout, event: OperatorEvent) -> Step:
 def _start(r: Rollout, event: OperatorEvent) -> Step:
     targets = event.targets if isinstance(event, Started) else 0
     if targets <= 0:
-        raise Misuse("no-targets", f"rollout {r.plan.rollout_id} matches no device: check its group with `edgeops devices`")
+        raise Misuse("no-targets", f"rollout {r.plan.rollout_id} matches no device: check its selector with `edgeops device list`")
     reaches = r.plan.reaches(targets)
     sizes = (b - a for a, b in zip((0, *reaches), reaches, strict=False))
     waves = tuple(WaveCount(size=size, up_to=up_to) for size, up_to in zip(sizes, reaches, strict=True))

@@ -38,6 +38,19 @@ def test_the_example_is_valid_and_shows_every_setting():
         assert f"{name} = " in text
 
 
+def test_the_example_says_that_it_is_only_checked():
+    """Until the file is applied, it says so at its top and where it sets limits."""
+    top, limits = EXAMPLE.read_text().split("\nfleet = ")[0], EXAMPLE.read_text().split("# --- Limits")[1]
+    assert "applies nothing of it" in top
+    assert "enforced once this file is applied" in limits
+
+
+def test_wrong_waves_are_named_beside_wrong_settings():
+    """One wrong setting of a policy does not hide what is wrong with its waves."""
+    said = complaint('[rollouts.r]\nwaves = "50%,10%"\ndwell = 3\nsuccess_fraction = 2.0')
+    assert all(path in said for path in ("rollouts.r.waves", "rollouts.r.dwell", "rollouts.r.success_fraction"))
+
+
 def test_the_example_states_the_true_defaults():
     """Where the example sets a limit or comments a plain default, it is the default."""
     assert read(EXAMPLE.read_text()).limits == {name: bound.default for name, bound in LIMITS.items()}

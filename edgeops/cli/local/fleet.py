@@ -20,7 +20,7 @@ app = typer.Typer(help="Look at the declared wish for a whole fleet.", no_args_i
 
 @command(app, "check")
 def check(run: Run, file: Annotated[Path, typer.Argument(metavar="FILE", help="A fleet.toml.")] = Path("fleet.toml")) -> None:
-    """Check a fleet.toml: every complaint at once, each with its path in the file. Nothing is applied.
+    """Check a fleet.toml: every complaint at once, each with its path in the file. This version applies nothing of it.
 
     Example: edgeops fleet check fleet.toml
     """
@@ -47,12 +47,12 @@ def summary(wish: Wish) -> dict[str, Any]:
         "fleet": wish.fleet, "groups": {name: str(selector) for name, selector in wish.groups.items()},
         "models": [asdict(model) for model in wish.models],
         "rollouts": {name: {"waves": item.waves, "settings": dict(item.settings)} for name, item in wish.rollouts.items()},
-        "limits": dict(wish.limits),
+        "limits": dict(wish.limits), "applied": False,
     }  # fmt: skip
 
 
 def _draw(wish: Wish) -> None:
     counts = f"{len(wish.groups)} groups, {len(wish.models)} models, {len(wish.rollouts)} rollout policies"
-    print(f"fleet {wish.fleet}: {counts}; all right")
+    print(f"fleet {wish.fleet}: {counts}; all right. This version checks the file and applies nothing of it.")
     rows = [(model.name, model.version or "newest", model.group, model.slot, model.rollout) for model in wish.models]
     show.print_table(("model", "version", "group", "slot", "rollout"), rows, "no model is wished for")
