@@ -18,7 +18,7 @@ from edgeops.manager.hub import open_hub
 from edgeops.manager.layout import Layout
 from edgeops.manager.serve import Running
 from edgeops.manager.settings import load
-from edgeops.manager.setup import url
+from edgeops.manager.site import check_site, url
 from edgeops.wire.errors import Misuse, Unreachable
 
 from .app import make_app
@@ -47,6 +47,7 @@ class Serving:
             with _naming("mqtt_port", layout):
                 self.running = Running(self._hub)
             undo.callback(self.running.stop)
+            check_site(settings, self._hub.site_document)
             self.running.start()
             self._server = uvicorn.Server(self._config())
             self._thread = threading.Thread(target=self._serve, name="edgeops-https", daemon=True)

@@ -7,7 +7,7 @@ from edgeops.wire.errors import Misuse
 
 from . import contexts
 from .frame import INTERRUPTED, command, fail
-from .local import doctor, fleet, init, key, model, release, up
+from .local import doctor, fleet, init, key, model, release, site, up
 from .local.demo.command import demo
 from .remote import devices, observe, releases, rollouts, status, tokens
 
@@ -33,6 +33,7 @@ app.add_typer(release_app, name="release")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(tokens.app, name="token")
 app.add_typer(key.app, name="key")
+app.add_typer(site.app, name="site")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(contexts.app, name="context")
 command(model_app, "add")(model.add)

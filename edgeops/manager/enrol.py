@@ -22,7 +22,7 @@ from . import pki
 from .devices import blank, check_new, must_get, view
 from .files import write_whole
 from .hub import Hub
-from .setup import url
+from .site import url
 
 REFUSED = "this enrolment token is unknown, spent or expired; run `edgeops device token ID` for a new one"
 

@@ -62,7 +62,7 @@ def open_hub(folder: Path, now: Clock) -> Hub:
     """Open the manager in `folder`; raises Misuse when it is not whole."""
     layout = Layout(folder)
     settings = load(layout.settings)
-    root, site = _newest(layout, "root"), _newest(layout, "site")
+    root, site = layout.newest("root").read_bytes(), layout.newest("site").read_bytes()
     online = load_signer(layout.key("online"))
     hub = Hub(
         layout, settings, open_store(layout.database), Blobs(layout.blobs), online,
@@ -73,10 +73,3 @@ def open_hub(folder: Path, now: Clock) -> Hub:
         hub.close()
         raise Misuse("online-key", f"the online key {online.id} is not in the current root; sign a new root or restore the key")
     return hub
-
-
-def _newest(layout: Layout, name: str) -> bytes:
-    found = {int(path.stem.rsplit("-", 1)[1]): path for path in (layout.root / "documents").glob(f"{name}-*.json")}
-    if not found:
-        raise Misuse("no-document", f"documents/{name}-1.json is missing; restore it from a backup")
-    return found[max(found)].read_bytes()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeops.wire.errors import Misuse
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -60,3 +62,11 @@ class Layout:
     def document(self, name: str) -> Path:
         """A signed envelope: root-1, site-1 and so on."""
         return self.root / "documents" / f"{name}.json"
+
+    def newest(self, name: str) -> Path:
+        """The newest document of a kind, root or site; raises Misuse("no-document")."""
+        found = {int(path.stem.rpartition("-")[2]): path for path in self.document("x").parent.glob(f"{name}-[0-9]*.json")
+                 if path.stem.rpartition("-")[2].isdecimal()}  # fmt: skip
+        if not found:
+            raise Misuse("no-document", f"{self.document(f'{name}-1')} is missing; restore it from a backup")
+        return found[max(found)]

@@ -13,8 +13,8 @@ Written by `python -m edgeops.manager.reference > docs/settings.md`; a test fail
 
 `edgeops init` writes them to `edgeops.toml` in the manager's folder, each with its default; what is left out has its default. An
 unknown name or a value out of bounds keeps `edgeops up` from starting (exit 2, naming it). Restart the manager after a change.
-Names and ports also stand in the server's certificate and in the signed site document, which `init` makes: devices that are
-enrolled already learn of other ones only from a new site document.
+Names and ports also stand in the server's certificate and in the signed site document, which `init` makes and `edgeops site sign`
+renews: until then `edgeops up` does not start with other ones, because devices would look for it in the wrong place.
 
 | setting | default | bounds | means |
 |---|---|---|---|

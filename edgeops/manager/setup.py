@@ -13,12 +13,13 @@ from edgeops.store import Blobs, audit, open_store
 from edgeops.wire.envelope import seal
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import Signer
-from edgeops.wire.root import ROLES, Role, Root, Site
+from edgeops.wire.root import ROLES, Role, Root
 
 from . import pki, tokens
 from .files import write_whole
 from .layout import Layout
 from .settings import Settings, dump, settings_from
+from .site import make_site
 
 ADMIN = "admin"
 MANAGER_DAYS = 3650
@@ -94,18 +95,6 @@ def first_root(fleet: str, signers: dict[str, Signer], now: int) -> bytes:
     keys = {signer.id: signer.public for signer in signers.values()}
     roles = {role: Role((signers[role].id,), 1) for role in ROLES}
     return seal("root", Root(fleet, 1, 0, now, keys, roles).payload(), [signers["root"]])
-
-
-def make_site(settings: Settings, version: int, cas: tuple[str, ...], signer: Signer, now: int) -> bytes:
-    """A site document with the endpoints of these settings."""
-    mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)[:8]
-    https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
-    return seal("site", Site(settings.fleet, version, now, cas, mqtt, https).payload(), [signer])
-
-
-def url(scheme: str, host: str, port: int) -> str:
-    """A URL; IPv6 addresses go into brackets."""
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def load_signer(path: Path) -> Signer:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeops.broker.reach import claim_port
 from edgeops.cli import context
 from edgeops.manager.files import alone
 from edgeops.manager.layout import Layout
@@ -147,6 +148,29 @@ def test_a_busy_port_is_named_with_its_setting(config, edgeops, tmp_path: Path, 
         pass
 
 
+def test_another_port_needs_another_site_document(config, edgeops, tmp_path: Path):
+    """After a port is changed in edgeops.toml `up` refuses to start, `site sign` says so to devices, certificate and context."""
+    home = tmp_path / "m"
+    assert edgeops("init", str(home), "--fleet", "berlin", "--https-port", "0", "--mqtt-port", "0").code == 0
+    settings, port = home / "edgeops.toml", claim_port("127.0.0.1", 0)
+    changed = re.sub("^https_port = .*", f"https_port = {port}", settings.read_text(), flags=re.M)
+    settings.write_text(re.sub("^addresses = .*", 'addresses = ["127.0.0.1"]', changed, flags=re.M))
+    ended = up(str(home))
+    assert ended.returncode == 2
+    assert "[site-stale]" in ended.stderr and "edgeops site sign" in ended.stderr
+    ran = edgeops("site", "sign", str(home), "--json")
+    assert (ran.json["version"], ran.json["https"]) == (2, [f"https://127.0.0.1:{port}"])
+    assert context.load().pick().url == f"https://127.0.0.1:{port}"
+    words = [sys.executable, "-m", "edgeops.cli.entry", "up", str(home), "--json"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    try:
+        assert child.stdout is not None and json.loads(child.stdout.readline())["ready"] is True
+        assert edgeops("status").code == 0
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=PATIENCE_S)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_up_stops_and_leaves_nothing(manager, edgeops, number: int):
     """Ctrl-C and SIGTERM both end the manager: quietly, with its broker and ports gone."""
@@ -156,8 +180,6 @@ def test_up_stops_and_leaves_nothing(manager, edgeops, number: int):
     assert manager.returncode == 0
     assert "Traceback" not in err
     assert edgeops("status").code == 4
-    from edgeops.broker.reach import claim_port
-
     deadline = time.monotonic() + 10
     while True:
         try:

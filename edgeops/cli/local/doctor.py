@@ -118,7 +118,7 @@ def _ports(place: Place) -> Iterator[Finding]:
 
 def _answering(place: Place) -> bool:
     """Whether this very manager (its CA, its fleet) answers at its own address."""
-    from edgeops.manager.setup import url
+    from edgeops.manager.site import url
 
     settings = place.settings
     ca = str(place.layout.certificate("ca"))

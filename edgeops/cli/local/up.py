@@ -38,7 +38,7 @@ def up(
 
 def facts(serving: "Serving") -> dict[str, Any]:
     """Where the manager answers: API, broker and which broker it is."""
-    from edgeops.manager.setup import url
+    from edgeops.manager.site import url
 
     settings, broker = serving.running.hub.settings, serving.running.broker
     mqtt = url("mqtts", settings.addresses[0], broker.port)

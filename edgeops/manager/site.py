@@ -1,0 +1,70 @@
+"""The site document tells devices where the manager is: made from the settings, and signed anew when those have changed."""
+
+from cryptography import x509
+
+from edgeops.wire import canonical, envelope
+from edgeops.wire.errors import Misuse
+from edgeops.wire.fields import Fields
+from edgeops.wire.keys import Signer
+from edgeops.wire.root import Site
+
+from . import pki
+from .files import write_whole
+from .layout import Layout
+from .settings import Settings
+
+Endpoints = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def url(scheme: str, host: str, port: int) -> str:
+    """A URL; IPv6 addresses go into brackets."""
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def endpoints(settings: Settings) -> Endpoints:
+    """Where these settings let devices reach MQTT and HTTPS, in order of preference."""
+    mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)[:8]
+    https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
+    return mqtt, https
+
+
+def make_site(settings: Settings, version: int, cas: tuple[str, ...], signer: Signer, now: int) -> bytes:
+    """A site document with the endpoints of these settings."""
+    mqtt, https = endpoints(settings)
+    return envelope.seal("site", Site(settings.fleet, version, now, cas, mqtt, https).payload(), [signer])
+
+
+def read_site(document: bytes) -> Site:
+    """A site document of our own."""
+    return Site.parse(Fields.of(canonical.decode(envelope.split(document, "site")[0], "site"), "site"))
+
+
+def check_site(settings: Settings, document: bytes) -> None:
+    """Raise Misuse("site-stale") when devices would be sent to ports or names where nobody answers.
+
+    A port of 0, a new one at each start, can stand in no document.
+    """
+    site = read_site(document)
+    if settings.https_port and settings.mqtt_port and (site.mqtt, site.https) != endpoints(settings):
+        told, now = ", ".join((*site.mqtt, *site.https)), ", ".join(sum(endpoints(settings), ()))
+        text = f"the signed site document sends devices to {told}, the settings say {now}; run `edgeops site sign`"
+        raise Misuse("site-stale", text)
+
+
+def renew_site(layout: Layout, settings: Settings, signer: Signer, now: int) -> Site:
+    """Sign the next site document, and give the server a certificate for its names if those have changed."""
+    before = read_site(layout.newest("site").read_bytes())
+    document = make_site(settings, before.version + 1, before.cas, signer, now)
+    _certify_server(layout, settings, now)
+    write_whole(layout.document(f"site-{before.version + 1}"), document)
+    return read_site(document)
+
+
+def _certify_server(layout: Layout, settings: Settings, now: int) -> None:
+    held = x509.load_pem_x509_certificate(layout.certificate("server").read_bytes())
+    names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if {str(name.value) for name in names} != set(settings.addresses):
+        ca = pki.Pair.load(layout.certificate("ca").read_bytes(), layout.tls_key("ca").read_bytes())
+        pair = pki.make_server(ca, settings.addresses, now)
+        write_whole(layout.tls_key("server"), pair.key_pem, 0o600)
+        write_whole(layout.certificate("server"), pair.certificate_pem)
