@@ -14,6 +14,7 @@ from edgeops.cli.local.demo.facts import REAL, Facts, failures
 from edgeops.cli.local.demo.flight import Flight
 from edgeops.cli.local.demo.stage import Stage
 
+STRAWS = 3
 EDGEOPS = str(Path(sys.executable).parent / "edgeops")
 
 
@@ -37,8 +38,11 @@ def lingering(folder: Path) -> list[str]:
 
 
 def test_the_core_of_the_demo(stage: Stage, kind: str) -> None:
-    """Five enrolled agents commit digits:1 under traffic, serve it, throw digits:3 back, and the broker keeps a thief out."""
-    flight = Flight(stage, 11, print, kind)
+    """Five enrolled agents commit digits:1 under traffic, serve it, throw digits:3 back, and the broker keeps a thief out.
+
+    Three straws commit with them and are never sent the careless release.
+    """
+    flight = Flight(stage, 11, print, kind, REAL + STRAWS)
     for step in (flight.manager, flight.first_model, flight.devices, flight.first_rollout, flight.serve):
         step()
     assert flight.health["broker"]["kind"] == kind
@@ -47,7 +51,7 @@ def test_the_core_of_the_demo(stage: Stage, kind: str) -> None:
     assert flight.all_run("digits:1")
     flight.thief_with_a_certificate()
     facts = flight.facts
-    assert (facts.devices_enrolled, facts.committed, facts.failed_calls) == (REAL, REAL, 0)
+    assert (facts.devices_enrolled, facts.committed, facts.failed_calls) == (REAL + STRAWS, REAL + STRAWS, 0)
     assert (facts.rolled_back, facts.rollouts_halted) == (1, 1) and "golden-mismatch" in facts.reasons[0]
     assert facts.acl_denied >= 4
 
