@@ -74,7 +74,7 @@ def open_store(path: Path) -> Store:
         migrate(engine)
     except Exception as error:
         engine.dispose()
-        raise Misuse("database", f"the database {path} cannot be opened or migrated: {error}") from error
+        raise Misuse("database", f"the database {path} cannot be opened or migrated: {str(error).splitlines()[0]}") from error
     path.chmod(0o600)
     return Store(engine)
 
