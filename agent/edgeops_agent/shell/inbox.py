@@ -36,7 +36,7 @@ class Inbox:
             self._changed.notify()
 
     def offer(self, message: Message) -> None:
-        """A message; dropped and counted when there is no room. Then `missed` says that it must be asked for (frames always are)."""
+        """A message; dropped and counted when there is no room. Then `missed` says it must be asked for (frames always are)."""
         with self._changed:
             if len(self._messages) >= MAX_MESSAGES or self._bytes + len(message.data) > self._most:
                 self.dropped += 1
