@@ -59,6 +59,7 @@ class Supervisor:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.folder = StateFolder(options.state)
+        self.folder.load()  # a folder that is none of ours is not even locked
         self.folder.claim()
         with contextlib.suppress(Unfit):  # a folder of an older agent on a full disk
             self.folder.prepare()
