@@ -24,7 +24,7 @@ from .downloads import Downloads
 from .fetching import StreamFetch
 from .identity import Paths, load_signer, load_site
 from .inbox import Inbox, Message
-from .journal import Sparing
+from .journal import Sparing, say
 from .ledger import Ledger, Unsaved
 from .link import DeviceLink, LinkSettings
 from .listen import Listeners
@@ -37,7 +37,7 @@ TICK_S = 0.25
 REPORT_S = 30.0
 REFUSED_REPORT_S = 1.0
 ASK_ANEW_S = 10.0
-REVIVE_S = 60.0
+REVIVE_S, REVIVE_AT_MOST_S, CALM_S = 5.0, 60.0, 600.0
 BLOCK_HEADER = 36
 MOST_DOCUMENTS = 64
 
@@ -79,6 +79,7 @@ class Supervisor:
         self._documents = self._kept()
         self._postponed: list[tuple[str, Any]] = []
         self._revive: dict[str, float] = {}
+        self._ailed: dict[str, tuple[float, float]] = {}
         self._stopping = self._missed = False
         self._reported = self._born = 0.0
         self._report_at = time.monotonic() + REPORT_S
@@ -160,11 +161,14 @@ class Supervisor:
                 self._feed(name, event)
 
     def _ailing(self, name: str, lost: Lost) -> None:
-        """Go back to the previous build; where there is none, this one is better than nothing: try again in a minute."""
+        """Go back to the previous build; where there is none, this one is better than nothing: try again, less and less often."""
         if self.record.slots.get(name, Slot()).previous is not None:
             self._feed(name, lost)
-        else:
-            self._revive[name] = time.monotonic() + REVIVE_S
+            return
+        now, (since, last) = time.monotonic(), self._ailed.get(name, (float("-inf"), 0.0))
+        wait = REVIVE_S if now - since > CALM_S else min(last * 2, REVIVE_AT_MOST_S)
+        self._ailed[name], self._revive[name] = (now, wait), now + wait
+        say(f"slot {name}: nothing runs ({lost.reason}); the model is started again in {wait:g} s")
 
     # -- the core's answers
 

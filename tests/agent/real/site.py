@@ -26,6 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgeops.cli import context
 from edgeops.cli.client import Client
+from edgeops.wire.errors import Misuse
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell.disk import StateFolder
 
@@ -127,7 +128,15 @@ class Site:
             "model": model, "version": int(version), "to": f"name={device}", "waves": "1", "slot": slot,
             "policy": {"dwell_s": 0}, "trial": {"window_s": trial_s},
         }  # fmt: skip
-        return str(self.api.post("/rollouts", body)["id"])
+        return str(until(lambda: self._started(body), "the rollout before to settle")["id"])
+
+    def _started(self, body: dict[str, Any]) -> Any:
+        try:
+            return self.api.post("/rollouts", body)
+        except Misuse as error:
+            if error.reason == "rollout-conflict":
+                return None
+            raise
 
     def device(self, device: str) -> dict[str, Any]:
         """What the manager knows of a device: `reported` slots, `counters`, `presence` …"""
@@ -247,6 +256,12 @@ class Agent:
     def main(self) -> Any:
         """The slot `main` as recorded."""
         return self.record().slots["main"]
+
+    def watch(self, look: Callable[[Any], bool]) -> None:
+        """Wait for a moment of the slot `main`, looking as often as possible."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not look(self.record().slots.get("main")):
+            assert time.monotonic() < deadline, f"the moment did not come; log: {self.log[-1500:]}"
 
     def runs(self) -> str:
         """What is committed, as NAME:VERSION."""
