@@ -5,7 +5,9 @@ import functools
 import http.client
 import json
 import os
+import queue
 import resource
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +28,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgeops.cli import context
 from edgeops.cli.client import Client
+from edgeops.wire import topics
 from edgeops.wire.errors import Misuse
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell.disk import StateFolder
@@ -144,16 +147,46 @@ class Site:
         return known
 
     @contextlib.contextmanager
-    def thief(self) -> "Iterator[Callable[[str, bytes], None]]":
-        """Publish with the manager's stolen broker credential; gives `put(topic, payload)`."""
+    def thief(self) -> Iterator[Callable[[str, bytes], None]]:
+        """Publish with the manager's stolen broker credential; gives `put(topic, payload)`, which waits until the broker has it.
+
+        Thief and manager have one name, so that each of them throws the other out: a message may be put twice.
+        """
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(self._connected())]
+
+            def put(topic: str, data: bytes) -> None:
+                while True:
+                    try:
+                        told = clients[-1].publish(topic, data, 1)
+                        told.wait_for_publish(2)
+                        if told.is_published():
+                            return
+                    except (RuntimeError, ValueError):
+                        pass
+                    clients.append(stack.enter_context(self._connected()))
+
+            yield put
+
+    def retained(self, device: str) -> bytes:
+        """The retained order of a device."""
+        found: queue.Queue[bytes] = queue.Queue()
+        with self._connected() as client:
+            client.on_message = lambda _client, _data, message: found.put(bytes(message.payload))
+            client.subscribe(topics.down(device, "desired"), 1)
+            return found.get(timeout=PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[mqtt.Client]:
         pki, port = self.root / "pki", int(self.ready["mqtt"].rsplit(":", 1)[1])
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="manager-thief", reconnect_on_failure=False)
+        name = f"thief-{secrets.token_hex(4)}"
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, reconnect_on_failure=False)
         client.tls_set(str(pki / "ca.crt"), str(pki / "manager.crt"), str(pki / "manager.key"))
         client.max_queued_messages_set(0)
         client.connect("127.0.0.1", port)
         client.loop_start()
         until(client.is_connected, "the thief's connection")
-        yield lambda topic, data: client.publish(topic, data, 1).wait_for_publish(PATIENCE_S)
+        yield client
         client.disconnect()
         client.loop_stop()
 
