@@ -1,4 +1,4 @@
-"""Whoever holds the manager's broker credential, but no signing key, can send anything: the device counts, serves on, wears out nothing.
+"""Whoever holds the manager's broker credential, but no signing key, can send anything: the device counts it and serves on.
 
 Floods are put where the link puts what it hears; all else is the real supervisor with its worker, connected to its manager.
 """
@@ -83,7 +83,7 @@ def test_a_flood_of_refused_messages(site, device):
             offer("blk", bytes(31) + b"\1" + number.to_bytes(4, "big") + b"x" * 100)
             offer("desired", b'[["desired","{}"]]')
             if number % 500 == 0:
-                until(lambda least=number - 400: supervisor.record.counters.get("refused_blocks", 0) > least, "the agent to keep up")
+                until(lambda least=number - 400: supervisor.record.counters.get("refused_blocks", 0) > least, "it to keep up")
                 assert agent.serves() == "small:1"
         until(lambda: supervisor.record.counters.get("refused_desired") == 5000, "all to be refused")
         until(lambda: site.device(agent.name)["counters"].get("refused_desired") == 5000, "the refusals to be reported")

@@ -1,4 +1,4 @@
-"""Killed at any moment: no worker outlives its agent, the next start serves a proved model on the same port, no counter goes back."""
+"""Killed at any moment: no worker outlives its agent, the next start serves a proved model, no counter goes back."""
 
 import random
 import time
