@@ -1,4 +1,4 @@
-"""HTTP/1.1 for local clients: blocking threads, one per connection and bounded; keep-alive, draining, strict limits.
+"""HTTP/1.1 for local clients: blocking threads, one per connection and bounded; keep-alive, draining, room for those who ask.
 
 While draining with a successor, idle connections are passed over to it unread, so that no request can fall between two workers.
 """
@@ -8,36 +8,20 @@ import select
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
 
-MAX_HEAD = 16 << 10
+from .reading import Budget, HttpLimits, Reader, Request
+
 LINGER_SECONDS = 2.0
-_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 411: "Length Required",
-            413: "Content Too Large", 500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """Bounds of the server: connections, body bytes (also after decompression), seconds for one request and for idling."""
-
-    connections: int = 32
-    body_bytes: int = 64 << 20
-    request_seconds: float = 20.0
-    idle_seconds: float = 75.0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request; header names are lower case, the body is decoded."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: memoryview
+ROOM_SECONDS = 1.0
+UNASKED_SECONDS, IDLE_SECONDS = 0.1, 1.0
+"""When all threads are taken: how long a connection may wait for its client without, and with, a whole request ever sent."""
+_PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout",
+            411: "Length Required", 413: "Content Too Large", 431: "Request Header Fields Too Large",
+            500: "Internal Server Error", 503: "Service Unavailable"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +35,7 @@ class Response:
 
 
 class HttpServer:
-    """Serves inherited listening sockets; `answer` is called from connection threads and raises only EdgeopsError."""
+    """Serves inherited listening sockets; `answer` is called from connection threads and should raise only EdgeopsError."""
 
     def __init__(
         self,
@@ -62,9 +46,11 @@ class HttpServer:
         self._answer = answer
         self._refuse = refuse
         self._limits = limits or HttpLimits()
+        self._budget = Budget(self._limits.bodies_bytes)
         self._wake_in, self._wake = socket.socketpair()
-        self._threads: set[threading.Thread] = set()
+        self._readers: dict[Reader, threading.Thread] = {}
         self._changing = threading.Lock()
+        self._left = threading.Condition(self._changing)
         self._accepting: threading.Thread | None = None
         self._pass_over: Callable[[socket.socket], bool] | None = None
         self._close_at = float("inf")
@@ -77,26 +63,56 @@ class HttpServer:
         self._accepting = threading.Thread(target=self._accept, args=(list(sockets),), name="accept", daemon=True)
         self._accepting.start()
 
-    def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that another worker passed over (or that was just accepted)."""
-        connection.settimeout(self._limits.request_seconds)
-        if connection.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        thread = threading.Thread(target=self._converse, args=(connection,), name="connection", daemon=True)
-        with self._changing:
-            full = len(self._threads) >= self._limits.connections
-            if not full:
-                self._threads.add(thread)
-        if full:
-            with contextlib.suppress(OSError), connection:
-                error = Unfit("connections", "too many connections at once; reuse one or try again later")
-                connection.sendall(_encode(self._refuse(error), keep=False))
+    def adopt(self, connection: socket.socket, wait: float = 0.0) -> None:
+        """Serve a connection that another worker passed over, or that was just accepted; turned away when there is no room."""
+        try:
+            connection.settimeout(self._limits.request_seconds)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # its client has gone already
+            connection.close()
+            return
+        reader = Reader(connection, self._wake, self._limits, self._budget)
+        thread = threading.Thread(target=self._converse, args=(reader,), name="connection", daemon=True)
+        if not self._enter(reader, thread, time.monotonic() + wait):
+            self._turn_away(connection)
             return
         try:
             thread.start()
         except RuntimeError:  # no memory for its stack; the client may try again
             connection.close()
-            self._forget(thread)
+            self._forget(reader)
+
+    def _enter(self, reader: Reader, thread: threading.Thread, until: float) -> bool:
+        """A place for `reader`, if need be that of the connection which has kept its thread waiting longest."""
+        with self._changing:
+            while len(self._readers) >= self._limits.connections:
+                if victim := self._longest_waiting():
+                    del self._readers[victim]
+                    with contextlib.suppress(OSError):
+                        victim.connection.shutdown(socket.SHUT_RDWR)
+                elif self.draining or time.monotonic() >= until:
+                    return False
+                else:
+                    self._left.wait(0.02)
+            self._readers[reader] = thread
+            return True
+
+    def _longest_waiting(self) -> Reader | None:
+        now = time.monotonic()
+        waiting = [
+            (reader.since, reader) for reader in self._readers
+            if reader.since is not None and now - reader.since > (IDLE_SECONDS if reader.asked else UNASKED_SECONDS)
+        ]  # fmt: skip
+        return min(waiting, key=lambda one: (one[1].asked, one[0]))[1] if waiting else None
+
+    def _turn_away(self, connection: socket.socket) -> None:
+        error = Unfit("connections", "too many connections at once; reuse one or try again later")
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(0.05)
+            connection.sendall(_encode(self._refuse(error), keep=False))
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1 << 16)  # what stays unread would reset the connection under our answer
 
     def drain(self, pass_over: Callable[[socket.socket], bool] | None, seconds: float) -> int:
         """Stop accepting, finish what is in flight, pass idle connections over or close them; returns how many were cut off.
@@ -111,7 +127,7 @@ class HttpServer:
         if self._accepting is not None:
             self._accepting.join()
         with self._changing:
-            waiting = list(self._threads)
+            waiting = list(self._readers.values())
         for thread in waiting:
             thread.join(max(0.0, self._close_at + 0.5 - time.monotonic()))
         return sum(thread.is_alive() for thread in waiting)
@@ -125,39 +141,63 @@ class HttpServer:
             for fd, _ in poll.poll():
                 if fd in by_fd and not self.draining:
                     with contextlib.suppress(OSError):  # another worker was faster
-                        self.adopt(by_fd[fd].accept()[0])
+                        self.adopt(by_fd[fd].accept()[0], ROOM_SECONDS)
 
-    def _converse(self, connection: socket.socket) -> None:
-        reader = _Reader(connection, self._wake, self._limits)
+    def _converse(self, reader: Reader) -> None:
+        connection = reader.connection
         try:
             while self._wait(reader):
-                request = None
-                try:
-                    request = reader.request()
-                    if request is None:
-                        break
-                    response = self._answer(request)
-                except EdgeopsError as error:
-                    response = self._refuse(error)
-                except MemoryError:
-                    response = self._refuse(Unfit("memory", "the worker's memory limit does not allow this request"))
+                request, response = self._exchange(reader)
+                if response is None:
+                    break
                 keep = request is not None and request.headers.get("connection", "").lower() != "close"
                 keep = keep and not (self.draining and self._pass_over is None)
                 connection.sendall(_encode(response, keep))
+                reader.since = time.monotonic()
                 if not keep:
                     _linger(connection, request is None)
                     break
         except OSError:
             pass
+        except MemoryError:  # not even for the reply
+            pass
         finally:
             connection.close()
-            self._forget(threading.current_thread())
+            self._forget(reader)
 
-    def _forget(self, thread: threading.Thread) -> None:
+    def _exchange(self, reader: Reader) -> tuple[Request | None, Response | None]:
+        """Read one request and make its reply: (None, reply) for one that cannot be read, (None, None) at the end of the stream."""
+        request = None
+        try:
+            request = reader.request()
+            if request is None:
+                return None, None
+            self._busy(reader)
+            return request, self._answer(request)
+        except EdgeopsError as error:
+            return request, self._refuse(error)
+        except MemoryError:
+            return request, self._refuse(Unfit("memory", "the worker's memory limit does not allow this request"))
+        except OSError:
+            raise
+        except Exception as error:  # a bug is an answer too
+            return request, self._refuse(Misuse("internal", f"internal error: {type(error).__name__}"))
+        finally:
+            reader.release()
+
+    def _busy(self, reader: Reader) -> None:
+        """From now on it is us who are waited for; too late when the place was given away a moment ago."""
         with self._changing:
-            self._threads.discard(thread)
+            if reader not in self._readers:
+                raise ConnectionError
+            reader.since, reader.asked = None, True
 
-    def _wait(self, reader: "_Reader") -> bool:
+    def _forget(self, reader: Reader) -> None:
+        with self._changing:
+            self._readers.pop(reader, None)
+            self._left.notify()
+
+    def _wait(self, reader: Reader) -> bool:
         """Whether a request has begun to arrive; False when the connection was passed over or has to end."""
         if reader.pending:
             return True
@@ -174,72 +214,6 @@ class HttpServer:
         return bool(reader.poll.poll(max(0.0, self._close_at - time.monotonic()) * 1000))
 
 
-class _Reader:
-    """Reads requests off one connection, within the limits."""
-
-    def __init__(self, connection: socket.socket, wake: socket.socket, limits: HttpLimits) -> None:
-        self.connection = connection
-        self.poll = select.poll()
-        self.poll.register(connection, select.POLLIN)
-        self.poll.register(wake, select.POLLIN)
-        self.pending = b""
-        self._limits = limits
-
-    def request(self) -> Request | None:
-        """The next request, None at the end of the stream; raises Misuse for what is malformed or too large."""
-        deadline = time.monotonic() + self._limits.request_seconds
-        head = self.pending
-        while (end := head.find(b"\r\n\r\n", 0, MAX_HEAD)) < 0:
-            if len(head) >= MAX_HEAD:
-                raise Misuse("head-too-large", f"the request head is larger than {MAX_HEAD} bytes")
-            chunk = self._receive(deadline)
-            if not chunk:
-                return None
-            head += chunk
-        self.pending = head[end + 4 :]
-        method, path, headers = _parse_head(head[:end])
-        body = self._body(headers, deadline)
-        return Request(method, path, headers, body)
-
-    def _body(self, headers: Mapping[str, str], deadline: float) -> memoryview:
-        if "transfer-encoding" in headers:
-            raise Misuse("length-required", "chunked bodies are not read; send Content-Length")
-        text = headers.get("content-length", "0")
-        size = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else -1
-        if size < 0:
-            raise Misuse("bad-request", f"Content-Length {text!r} is not a number")
-        if size > self._limits.body_bytes:
-            raise Misuse("body-too-large", f"the body has {size} bytes, the limit is {self._limits.body_bytes}")
-        if len(self.pending) >= size:
-            body, self.pending = memoryview(self.pending)[:size], self.pending[size:]
-        else:
-            if headers.get("expect", "").lower() == "100-continue":
-                self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = self._receive_rest(size, deadline)
-        encoding = headers.get("content-encoding", "identity").lower()
-        return body if encoding == "identity" else _inflate(body, encoding, self._limits.body_bytes)
-
-    def _receive_rest(self, size: int, deadline: float) -> memoryview:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        at = len(self.pending)
-        view[:at] = self.pending
-        self.pending = b""
-        while at < size:
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            got = self.connection.recv_into(view[at:])
-            if not got:
-                raise ConnectionError
-            at += got
-        return view
-
-    def _receive(self, deadline: float) -> bytes:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        return self.connection.recv(1 << 16)
-
-
 def _linger(connection: socket.socket, unread: bool) -> None:
     """Let the client read an error before the connection resets under the rest of its request."""
     until = time.monotonic() + LINGER_SECONDS
@@ -248,38 +222,6 @@ def _linger(connection: socket.socket, unread: bool) -> None:
         connection.settimeout(LINGER_SECONDS)
         while time.monotonic() < until and connection.recv(1 << 16):
             pass
-
-
-def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ")
-    if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise Misuse("bad-request", "the request line is not HTTP/1.1")
-    headers: dict[str, str] = {}
-    for line in lines[1:]:
-        name, colon, value = line.partition(":")
-        key = name.lower()
-        if not colon or not name or name != name.strip() or (key == "content-length" and key in headers):
-            raise Misuse("bad-request", "a header is malformed")
-        headers[key] = value.strip()
-    if words[2] == "HTTP/1.0":
-        headers["connection"] = headers.get("connection", "close")
-    return words[0], words[1], headers
-
-
-def _inflate(body: memoryview, encoding: str, limit: int) -> memoryview:
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise Misuse("bad-request", f"Content-Encoding {encoding} is not read; use gzip, deflate or none")
-    inflater = zlib.decompressobj(wbits=47)
-    try:
-        plain = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Misuse("bad-request", f"the {encoding} body is damaged: {error}") from None
-    if len(plain) > limit:
-        raise Misuse("body-too-large", f"the body is larger than {limit} bytes after decompression")
-    if not inflater.eof:
-        raise Misuse("bad-request", f"the {encoding} body is cut off")
-    return memoryview(plain)
 
 
 def _encode(response: Response, keep: bool) -> bytes:

@@ -1,6 +1,8 @@
 """The Open Inference Protocol v2: inference requests and replies, JSON and binary tensors, to and from arrays."""
 
+import contextlib
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,9 @@ from .tensors import Array, Tensors, TensorSpec, from_bytes, from_list, to_bytes
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 MAX_RANK = 16
+MAX_JSON, LARGE_JSON = 4 << 20, 64 << 10
+# Small values take twenty times their text in memory: large ones are read one after the other.
+_READING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +34,18 @@ def decode_infer(
 ) -> InferRequest:
     """Read an inference request body; `header_length` is the value of `Inference-Header-Content-Length` or None.
 
-    Raises Misuse: bad-json, bad-request, unknown-input, unknown-output, wrong-datatype, wrong-size, wrong-data.
+    Raises Misuse: bad-json, json-too-large, bad-request, unknown-input, unknown-output, wrong-datatype, wrong-size, wrong-data.
     """
     split = _header_size(header_length, len(body))
+    if split > MAX_JSON:
+        raise Misuse("json-too-large", f"{split} bytes of JSON, {MAX_JSON} are read; send the tensors as binary data")
+    with _READING if split > LARGE_JSON else contextlib.nullcontext():
+        return _decode(body, split, inputs, outputs)
+
+
+def _decode(body: memoryview, split: int, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> InferRequest:
     try:
-        header = json.loads(bytes(body[:split]))
+        header = _DECODER.decode(str(body[:split], "utf-8"))
     except (ValueError, RecursionError) as error:
         raise Misuse("bad-json", f"the request header is not JSON: {error}") from None
     if not isinstance(header, dict) or not isinstance(header.get("inputs"), list):
@@ -43,6 +55,8 @@ def decode_infer(
     rest = body[split:]
     for raw in header["inputs"]:
         name, array, used = _input(raw, by_name, rest)
+        if name in arrays:
+            raise Misuse("bad-request", f"input {name} is there twice")
         arrays[name] = array
         rest = rest[used:]
     if len(rest):
@@ -75,6 +89,13 @@ def encode_reply(
     if not blobs:
         return [header], {}, "application/json"
     return [header, *blobs], {LENGTH_HEADER: str(len(header))}, "application/octet-stream"
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON; send it as binary data")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _header_size(text: str | None, size: int) -> int:

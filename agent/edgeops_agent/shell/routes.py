@@ -7,8 +7,9 @@ from typing import Any
 from edgeops import __version__
 from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
 
-from .http import Request, Response
+from .http import Response
 from .oip import LENGTH_HEADER, decode_infer, encode_reply
+from .reading import Request
 from .served import Served
 from .tensors import TensorSpec
 
@@ -17,10 +18,14 @@ _STATUS = {
     "unknown-model": 404,
     "wrong-method": 405,
     "length-required": 411,
+    "too-slow": 408,
     "body-too-large": 413,
-    "head-too-large": 413,
+    "json-too-large": 413,
+    "head-too-large": 431,
     "call-failed": 500,
+    "internal": 500,
 }
+MOST_TEXT = 500
 _INFER_HEADER = LENGTH_HEADER.lower()
 
 
@@ -63,7 +68,7 @@ class Routes:
     def refuse(error: EdgeopsError) -> Response:
         """The reply to a failed request: `{"error": message, "reason": kebab-case}`."""
         fallback = 503 if isinstance(error, Unfit) else 400
-        return _json(_STATUS.get(error.reason, fallback), {"error": error.message, "reason": error.reason})
+        return _json(_STATUS.get(error.reason, fallback), {"error": error.message[:MOST_TEXT], "reason": error.reason})
 
     def _run(self, request: Request) -> Response:
         served = self._served

@@ -83,8 +83,10 @@ def from_bytes(spec: TensorSpec, shape: tuple[int, ...], raw: memoryview) -> Arr
 def from_list(spec: TensorSpec, shape: tuple[int, ...], data: Any) -> Array:
     """JSON data (flat or nested, row-major) as an array of `shape`; raises Misuse("wrong-data")."""
     try:
+        if not isinstance(data, list):
+            raise TypeError("not a list")
         if spec.datatype == "BYTES":
-            return np.array(data, dtype=object).reshape(shape)
+            return _texts(data).reshape(shape)
         array = np.array(data)
         if array.size and array.dtype.kind not in ("b" if spec.dtype.kind == "b" else "iuf"):
             raise ValueError(f"{array.dtype} data")
@@ -97,6 +99,16 @@ def from_list(spec: TensorSpec, shape: tuple[int, ...], data: Any) -> Array:
         raise Misuse(
             "wrong-data", f"tensor {spec.name}: data do not make {spec.datatype}{list(shape)}: {error}"
         ) from None
+
+
+def _texts(data: list[Any]) -> Array:
+    """Strings only, each of whole characters: the runtime would take others for the model's failure."""
+    texts = np.array(data, dtype=object)
+    for text in texts.ravel():
+        if not isinstance(text, str):
+            raise TypeError(f"{type(text).__name__} is no string")
+        text.encode()
+    return texts
 
 
 def to_bytes(spec: TensorSpec, array: Array) -> bytes:
