@@ -1,9 +1,10 @@
 """Makes tests/manager/house.py importable as `manager_house`, and offers an open manager with a clock that stands still."""
 
 import importlib.util
+import itertools
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,16 @@ def hub(template: Path, tmp_path: Path, clock: Clock) -> Iterator[Hub]:
     opened = open_hub(tmp_path / "m", clock)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def template_hub(template: Path, tmp_path: Path, clock: Clock) -> Callable[[], Hub]:
+    """Open another fresh manager each time."""
+    numbers = itertools.count()
+
+    def another() -> Hub:
+        folder = tmp_path / f"copy-{next(numbers)}"
+        shutil.copytree(template, folder)
+        return open_hub(folder, clock)
+
+    return another
