@@ -44,13 +44,20 @@ class Client:
         """The JSON answer of DELETE."""
         return self._json("DELETE", path)
 
-    def put_object(self, digest: str, data: bytes) -> bool:
-        """Upload an object by its SHA-256 unless it is there already; True when bytes were sent."""
-        if self._send("HEAD", f"/objects/{digest}", allow=(404,)).status_code != 404:
-            return False
+    def offer_release(self, envelope: Any) -> tuple[Any, list[str]]:
+        """Offer a signed release: the manager's answer, or None and the digests of the objects it wants first."""
+        answer = self._send("POST", "/releases", allow=(409,), json={"envelope": envelope})
+        body = answer.json()
+        if answer.status_code != 409:
+            return body, []
+        if body.get("reason") != "missing-objects" or not body.get("missing"):
+            raise problem(answer, self.context.url)
+        return None, [str(digest) for digest in body["missing"]]
+
+    def put_object(self, digest: str, data: bytes) -> None:
+        """Upload an object by its SHA-256."""
         headers = {"content-type": "application/octet-stream"}
         self._send("PUT", f"/objects/{digest}", content=data, headers=headers, timeout=httpx.Timeout(300.0, connect=5.0))
-        return True
 
     def close(self) -> None:
         """Close the connections."""

@@ -22,18 +22,24 @@ from .problems import Missing
 def accept(hub: Hub, who: str, sealed: bytes) -> dict[str, Any]:
     """Store a release; raises Rejected (signature, content), Missing (objects to upload first), Misuse("release-exists")."""
     digest, release = accept_release(hub.trust, sealed)
+    with hub.store.read() as tx:
+        _known(tx, release, digest)
     check_objects(hub.blobs, release)
     with hub.store.write() as tx:
-        known = rows.get(tx, releases, model=release.model, version=release.version)
-        if known is not None and known["digest"] != digest:
-            raise Misuse("release-exists", f"{release.model}:{release.version} exists with other content; use the next version")
-        if known is None:
+        if _known(tx, release, digest) is None:
             rows.put(
                 tx, releases, digest=digest, model=release.model, version=release.version, kind=release.kind, stored=hub.now(),
                 envelope=sealed,
             )  # fmt: skip
             audit.write(tx, hub.now(), who, "release-store", f"{release.model}:{release.version}", digest)
     return {"digest": digest, "model": release.model, "version": release.version}
+
+
+def _known(tx: Connection, release: Release, digest: str) -> Row | None:
+    known = rows.get(tx, releases, model=release.model, version=release.version)
+    if known is not None and known["digest"] != digest:
+        raise Misuse("release-exists", f"{release.model}:{release.version} exists with other content; use the next version")
+    return known
 
 
 def check_objects(blobs: Blobs, release: Release) -> None:

@@ -10,7 +10,9 @@ import pytest
 from edgeops.cli import context
 from edgeops.cli.local import model as model_command
 from edgeops.forge.gate import ORDER, Gates
-from edgeops.wire.envelope import open_sealed
+from edgeops.wire import canonical
+from edgeops.wire.envelope import open_sealed, split
+from edgeops.wire.fields import Fields
 from edgeops.wire.release import Release
 
 FAST = ("--https-port", "0", "--mqtt-port", "0", "--address", "127.0.0.1")
@@ -115,9 +117,20 @@ def test_keys(home: Path, edgeops, tmp_path: Path):
     assert len({row["id"] for row in listed} | {made["id"]}) == 5
 
 
+def keep(straw, envelope: dict[str, object]) -> object:
+    """What a manager answers to an offered release: the objects it lacks, or that it has stored it."""
+    release = Release.parse(Fields.of(canonical.decode(split(canonical.encode(envelope), "release")[0]), "release"))
+    named = {side.sha256 for side in release.sides.values()}
+    for variant in release.variants.values():
+        named |= {side.sha256 for side in (variant.manifest, variant.golden, variant.reference) if side}
+    missing = sorted(named - set(straw.objects))
+    return (409, {"reason": "missing-objects", "detail": "", "status": 409, "missing": missing}) if missing else {"digest": "x"}
+
+
 def test_model_add_signs_here_and_uploads_the_release_last(home: Path, edgeops, straw, digits):
     """A model becomes a release signed by the manager folder's key; every object arrives under its digest before the release."""
-    straw.answers["POST", "/releases"] = lambda _, body: {"held": sorted(straw.objects), "envelope": body["envelope"]}
+    offers: list[int] = []
+    straw.answers["POST", "/releases"] = lambda _, body: offers.append(len(straw.objects)) or keep(straw, body["envelope"])
     ran = edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--json")
     assert ran.code == 0, ran.err
     assert ran.json["uploaded"]["objects"] == len(straw.objects)
@@ -131,8 +144,24 @@ def test_model_add_signs_here_and_uploads_the_release_last(home: Path, edgeops, 
     release = Release.parse(opened.fields)
     assert (release.fleet, release.model, release.version) == ("berlin", "digits", 1)
     assert {side.sha256 for side in release.sides.values()} <= set(straw.objects)
+    assert offers == [0, len(straw.objects)]
     again = edgeops("release", "upload", ran.json["folder"], "--json")
-    assert (again.code, again.json["uploaded"]["objects"]) == (0, 0)
+    assert (again.code, again.json["uploaded"]["objects"], again.json["uploaded"]["bytes"]) == (0, 0, 0)
+
+
+def test_a_release_the_manager_refuses_costs_no_upload(home: Path, edgeops, straw, digits):
+    """Refused for its signature or its version: not one object was sent. A manager that forgets what it got is not fed for ever."""
+    assert edgeops("model", "add", "digits:1", *digits, "--folder", str(home), "--no-upload", "--out", "r").code == 0
+    straw.problem("POST", "/releases", 422, "unknown-key", "signed by a stranger")
+    assert edgeops("release", "upload", "r").code == 3
+    straw.problem("POST", "/releases", 409, "release-exists", "use the next version")
+    assert edgeops("release", "upload", "r").code == 2
+    assert straw.objects == {}
+    one = next(Path("r/objects").iterdir()).name
+    straw.answers["POST", "/releases"] = (409, {"reason": "missing-objects", "detail": "", "status": 409, "missing": [one]})
+    assert "[upload-lost]" in edgeops("release", "upload", "r").err
+    straw.answers["POST", "/releases"] = (409, {"reason": "missing-objects", "detail": "", "status": 409, "missing": ["../../x"]})
+    assert "[unknown-object]" in edgeops("release", "upload", "r").err
 
 
 def test_model_add_whose_gates_fail_leaves_nothing(home: Path, edgeops, digits):

@@ -83,6 +83,7 @@ def test_unsigned_and_foreign_releases_are_refused(manager, edgeops, digits, tmp
     ran = edgeops("model", "add", "digits:1", *digits, "--fleet", "berlin", "--key", "own.key", "--json")
     assert (ran.code, ran.json["error"]["kind"]) == (3, "rejected")
     assert edgeops("release", "list", "--json").json["releases"] == []
+    assert [path for path in Path("m/blobs").rglob("*") if path.is_file()] == []
 
 
 def test_wrong_token_is_told(manager, edgeops):

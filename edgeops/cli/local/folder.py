@@ -30,26 +30,27 @@ def read_signed(folder: Path) -> tuple[Release, bytes]:
     return release, envelope
 
 
-def objects(folder: Path, release: Release) -> Iterator[tuple[str, bytes]]:
-    """Digest and bytes of every object the release names, each once."""
-    for digest in dict.fromkeys(_digests(folder, release)):
-        yield digest, _path(folder, digest).read_bytes()
-
-
 def send(run: Run, folder: Path) -> dict[str, Any]:
-    """Upload the signed release in `folder`: objects first, the release last, so that nothing half done is visible."""
+    """Upload the signed release in `folder`: it is visible to nobody before all its objects are there."""
     release, envelope = read_signed(folder)
-    total = len(set(_digests(folder, release)))
+    digests = set(_digests(folder, release))
     sent = {"objects": 0, "bytes": 0, "held": 0}
 
-    def said(digest: str, size: int, was_sent: bool) -> None:
-        sent["objects" if was_sent else "held"] += 1
-        sent["bytes"] += size if was_sent else 0
+    def said(size: int) -> None:
+        sent["objects"] += 1
+        sent["bytes"] += size
         bar.update(task, advance=1)
 
+    def read(digest: str) -> bytes:
+        if digest not in digests:
+            raise Rejected("unknown-object", f"the manager asks for {digest[:12]}, which the release does not name")
+        return _path(folder, digest).read_bytes()
+
     with show.bar() as bar:
-        task = bar.add_task("upload", total=total)
-        answer = upload(run.client(), envelope, objects(folder, release), said)
+        task = bar.add_task("upload", total=len(digests))
+        answer = upload(run.client(), envelope, read, said)
+        sent["held"] = len(digests) - sent["objects"]
+        bar.update(task, completed=len(digests))
     return {"model": release.model, "version": release.version, "uploaded": sent, "release": answer}
 
 

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from edgeops.wire.canonical import LIMIT
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Unreachable
 from edgeops.wire.fields import ID
 
 from .. import show
@@ -62,15 +62,23 @@ def split_name(text: str) -> tuple[str, int]:
     return model, int(version)
 
 
-def upload(
-    client: Client, envelope: bytes, objects: Iterable[tuple[str, bytes]], said: Callable[[str, int, bool], None]
-) -> dict[str, Any]:
-    """Upload objects (digest, bytes), then the signed release that names them; `said(digest, size, sent)` after each object."""
-    for digest, data in objects:
-        sent = client.put_object(digest, data)
-        said(digest, len(data), sent)
-    answer = client.post("/releases", {"envelope": json.loads(envelope)})
-    return answer if isinstance(answer, dict) else {}
+def upload(client: Client, envelope: bytes, read: Callable[[str], bytes], said: Callable[[int], None]) -> dict[str, Any]:
+    """Offer the signed release, send the objects the manager then asks for (`said(size)` after each), and offer it again.
+
+    So a release that would be refused costs no upload, leaves nothing behind, and what the manager has is not sent again.
+    """
+    signed, sent = json.loads(envelope), set[str]()
+    while True:
+        answer, missing = client.offer_release(signed)
+        if answer is not None:
+            return answer if isinstance(answer, dict) else {}
+        if stuck := sent & set(missing):
+            raise Unreachable("upload-lost", f"the manager asks again for {min(stuck)[:12]}, which it was sent; is its disk whole?")
+        for digest in missing:
+            data = read(digest)
+            client.put_object(digest, data)
+            sent.add(digest)
+            said(len(data))
 
 
 def _short(release: dict[str, Any]) -> str:
