@@ -33,6 +33,7 @@ MOST_BYTES = {"presence": 32 << 10, "state": 512 << 10, "tele": 64 + MAX_BYTES, 
 MOST_COUNTER = 1 << 52
 MOST_COUNT = 1 << 32
 ADOPT_S = 60
+BEHIND_S = 10
 # A device back from a long absence sends its spool of up to 2,000 windows at once, then one every few seconds.
 WINDOWS_AT_ONCE, WINDOWS_PER_S = 2_500, 1
 
@@ -46,6 +47,7 @@ class Ingest:
         self._counts: Counter[str] = Counter()
         self._windows: dict[str, tuple[int, int]] = {}
         self._adopted: dict[str, int] = {}
+        self._behind: dict[str, tuple[int, int]] = {}
         self._told: tuple[int, set[tuple[str, str]]] = (0, set())
 
     @property
@@ -155,6 +157,20 @@ class Ingest:
             self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)
+
+        self._chase(tx, row, state.counter)
+
+    def _chase(self, tx: Connection, row: Row, counter: int) -> None:
+        """Send the orders again to a device that still reports an older counter after a while: brokers lose messages too."""
+        device, newest, now = row["id"], row["counter"], self._hub.now()
+        if counter >= newest:
+            self._behind.pop(device, None)
+            return
+        known, since = self._behind.get(device, (0, now))
+        if known == newest and since + BEHIND_S <= now:
+            answer(self._hub, tx, row, "")
+            since = now
+        self._behind[device] = (newest, since if known == newest else now)
 
     def _tele(self, tx: Connection, row: Row, payload: bytes) -> None:
         body = open_tele(payload, row["identity"])

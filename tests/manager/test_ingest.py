@@ -172,6 +172,24 @@ def test_a_manager_from_a_backup_goes_on_from_the_devices_counter(fleet: Fleet) 
         assert any(entry["action"] == "counter-adopted" for entry in audit.newest(tx, 10))
 
 
+def test_lost_orders_are_sent_again(fleet: Fleet, clock: Clock) -> None:
+    """A device that goes on reporting an older counter gets its orders again every ten seconds, and none once it has them."""
+    fleet.births()
+    fleet.publish(1)
+    fleet.start()
+    fleet.letters()
+    device, sent = fleet.devices["a"], []
+    for seconds in (0, 5, 5, 5, 5):
+        clock.now += seconds
+        fleet.up("a", "state", device.state(IDLE, 0))
+        sent.append([letter.topic for letter in fleet.letters()])
+    orders = [topics.down("a", "desired")]
+    assert sent == [[], [], orders, [], orders]
+    clock.now += 60
+    fleet.up("a", "state", device.state(IDLE, 1))
+    assert not fleet.letters()
+
+
 RNG = np.random.default_rng(7)
 PROFILE = build_reference(RNG.normal(size=(2000, 4)), seed=1)
 
