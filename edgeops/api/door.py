@@ -16,11 +16,12 @@ from . import problems
 _LOG = logging.getLogger("edgeops.api")
 # A release envelope of the largest size, escaped into a JSON string. Objects have their own, larger limit.
 MOST_BYTES = 4 << 20
+MOST_FROM_STRANGERS = 64 << 10
 OBJECTS = "/objects/"
 
 
 class Door:
-    """Refuses callers without a good token (but on `open_paths`) and bodies beyond `MOST_BYTES`."""
+    """Refuses callers without a good token (but on `open_paths`) and bodies nobody has reason to send."""
 
     def __init__(self, app: ASGIApp, open_paths: tuple[str, ...]) -> None:
         self._app, self._open = app, open_paths
@@ -32,11 +33,12 @@ class Door:
             return
         headers = dict(scope["headers"])
         try:
-            if scope["path"] not in self._open:
+            stranger = scope["path"] in self._open
+            if not stranger:
                 hub: Hub = scope["app"].state.hub
                 scope.setdefault("state", {})["caller"] = await run_in_threadpool(identify, hub, headers.get(b"authorization", b""))
             if OBJECTS not in scope["path"]:
-                receive = bounded(receive, headers)
+                receive = bounded(receive, headers, MOST_FROM_STRANGERS if stranger else MOST_BYTES)
         except EdgeopsError as error:
             await problems.of_error(error)(scope, receive, send)
             return
@@ -61,20 +63,20 @@ def identify(hub: Hub, header: bytes) -> Caller:
     return found
 
 
-def bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
-    """`receive`, ending with 413 once more than `MOST_BYTES` came; raises Misuse when they are announced."""
+def bounded(receive: Receive, headers: dict[bytes, bytes], most: int) -> Receive:
+    """`receive`, ending with 413 once more than `most` bytes came; raises Misuse when they are announced."""
     announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced[:20]) > MOST_BYTES:
-        raise problems.too_large(MOST_BYTES)
+    if announced.isdigit() and int(announced[:20]) > most:
+        raise problems.too_large(most)
     taken = 0
 
     async def counted() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MOST_BYTES:
+        if taken > most:
             # Not one of our own errors: FastAPI would call it a body that cannot be parsed.
-            raise HTTPException(413, problems.too_large(MOST_BYTES).message)
+            raise HTTPException(413, problems.too_large(most).message)
         return message
 
     return counted

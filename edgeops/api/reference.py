@@ -16,7 +16,8 @@ Written by `python -m edgeops.api.reference > docs/api.md`; a test fails when it
 
 All paths begin with `{PREFIX}`. The running manager serves the same as OpenAPI at `{PREFIX}/openapi.json`. Every operation
 but those marked *open* needs `Authorization: Bearer TOKEN`; roles are viewer < operator < admin (`edgeops token new`). A request
-body has at most {door.MOST_BYTES} bytes, an uploaded object at most `max_object_bytes` of [the settings](settings.md).
+body has at most {door.MOST_BYTES} bytes, {door.MOST_FROM_STRANGERS} where the operation is open; an uploaded object at most
+`max_object_bytes` of [the settings](settings.md).
 
 Errors are problem documents (RFC 9457, `{problems.MEDIA}`):
 

@@ -1,6 +1,7 @@
 """Running the manager in this process: broker, loops and the HTTPS API; nothing is left behind when it stops."""
 
 import contextlib
+import resource
 import signal
 import socket
 import threading
@@ -24,6 +25,7 @@ from edgeops.wire.errors import Misuse, Unreachable
 from .app import make_app
 
 START_S = 15.0
+FILES = 1 << 17
 
 
 class Serving:
@@ -103,6 +105,7 @@ def serve(folder: Path, ready: Callable[[Serving], None] = lambda _serving: None
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
 
+    _open_many_files()
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         serving = Serving(folder)
@@ -116,6 +119,15 @@ def serve(folder: Path, ready: Callable[[Serving], None] = lambda _serving: None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _open_many_files() -> None:
+    """Each device is a file to the broker, our child: the usual 1,024 would be the size of the largest fleet."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):  # some kernels have a lower limit of their own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextlib.contextmanager

@@ -66,27 +66,37 @@ def redeem(hub: Hub, body: Mapping[str, Any]) -> dict[str, Any]:
     One answer for all ways a token can be wrong, so that nobody learns which devices exist. A device whose answer got lost may
     spend its token again with the same identity key and keeps its incarnation.
     """
-    now, identity = hub.now(), str(body["identity"])
-    if not HEX64.fullmatch(identity):
+    now = hub.now()
+    if not HEX64.fullmatch(str(body["identity"])):
         raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
+    identity = bytes.fromhex(str(body["identity"]))
+    # Strangers may ask as often as they like: they wait for no writer and keep none waiting.
+    with hub.store.read() as tx:
+        _spendable(tx, body, identity, now)
     with hub.store.write() as tx:
-        row = rows.get(tx, devices, id=str(body["token_device"]))
-        known = row["token_hash"] if row is not None and row["token_hash"] else "0" * 64
-        good = hmac.compare_digest(sha256(str(body["secret"]).encode()), known)
-        again = row is not None and row["token_spent"] is not None and row["identity"] == bytes.fromhex(identity)
-        if row is None or not good or row["token_expires"] <= now or (row["token_spent"] is not None and not again):
-            raise Misuse("token-refused", REFUSED)
+        row = _spendable(tx, body, identity, now)
         pem, columns = _certify(hub, row["id"], str(body["csr"]).encode(), now)
-        incarnation = row["incarnation"] + (0 if again else 1)
+        incarnation = row["incarnation"] + (0 if row["token_spent"] is not None else 1)
         _withdraw(tx, row, now)
         rows.change(
-            tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=bytes.fromhex(identity),
-            token_spent=now, agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, **columns,
+            tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=identity, token_spent=now,
+            agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, **columns,
         )  # fmt: skip
         audit.write(tx, now, row["id"], "device-enrol", row["id"], f"incarnation {incarnation}")
         answer = {"device": row["id"], "incarnation": incarnation, **_credentials(hub, pem)}
     write_crl(hub)
     return answer
+
+
+def _spendable(tx: Connection, body: Mapping[str, Any], identity: bytes, now: int) -> Row:
+    """The device whose token this is; raises Misuse("token-refused") unless it is open, or was spent by this very identity."""
+    row = rows.get(tx, devices, id=str(body["token_device"]))
+    known = row["token_hash"] if row is not None and row["token_hash"] else "0" * 64
+    good = hmac.compare_digest(sha256(str(body["secret"]).encode()), known)
+    mine = row is not None and (row["token_spent"] is None or row["identity"] == identity)
+    if row is None or not good or not mine or row["token_expires"] <= now:
+        raise Misuse("token-refused", REFUSED)
+    return row
 
 
 def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
@@ -96,19 +106,26 @@ def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
     """
     device = _claimed(sealed)
     now = hub.now()
+    with hub.store.read() as tx:
+        _renewable(hub, tx, device, sealed)
     with hub.store.write() as tx:
-        row = rows.get(tx, devices, id=device)
-        if row is None or row["identity"] is None:
-            raise Rejected("bad-signature", "renew: no such device, or not signed by its identity key")
-        fields = open_report(sealed, "renew", row["identity"])
-        if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
-            raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
-        if row["status"] != "enrolled":
-            raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
+        row, fields = _renewable(hub, tx, device, sealed)
         pem, columns = _certify(hub, device, fields.text("csr", most=pki.MAX_CSR).encode(), now)
         rows.change(tx, devices, {"id": device}, **columns)
         audit.write(tx, now, device, "device-renew", device)
         return {"device": device, "incarnation": row["incarnation"], **_credentials(hub, pem)}
+
+
+def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes) -> tuple[Row, Fields]:
+    row = rows.get(tx, devices, id=device)
+    if row is None or row["identity"] is None:
+        raise Rejected("bad-signature", "renew: no such device, or not signed by its identity key")
+    fields = open_report(sealed, "renew", row["identity"])
+    if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
+        raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
+    if row["status"] != "enrolled":
+        raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
+    return row, fields
 
 
 def _claimed(sealed: bytes) -> str:

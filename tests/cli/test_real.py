@@ -86,6 +86,23 @@ def test_unsigned_and_foreign_releases_are_refused(manager, edgeops, digits, tmp
     assert [path for path in Path("m/blobs").rglob("*") if path.is_file()] == []
 
 
+def test_the_broker_may_hold_as_many_devices_as_the_machine_allows(config, edgeops, tmp_path: Path):
+    """`up` raises its own limit of open files, which the broker inherits, to the hard one."""
+    assert edgeops("init", str(tmp_path / "m"), "--https-port", "0", "--mqtt-port", "0").code == 0
+    code = (
+        "import resource, sys; hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))\n"
+        "from edgeops.api import serve\n"
+        "def ready(serving):\n"
+        "    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(hard if hard > 0 else 10_240, 10_240), flush=True)\n"
+        "    raise KeyboardInterrupt\n"
+        "from pathlib import Path; serve.serve(Path(sys.argv[1]), ready)\n"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "m")]
+    ran = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert ran.stdout == "True\n", ran.stderr
+
+
 def test_wrong_token_is_told(manager, edgeops):
     """An unknown API token is refused with its reason and exit 2."""
     held = context.load().pick()

@@ -14,7 +14,8 @@ from manager_house import NOW, Clock, FakeDevice
 
 from edgeops.manager import enrol
 from edgeops.manager.hub import Hub
-from edgeops.wire.errors import Misuse
+from edgeops.wire.envelope import seal
+from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.token import Token
 
 
@@ -137,3 +138,15 @@ def test_two_revocations_at_once_are_both_on_the_list(hub: Hub, monkeypatch: pyt
     enrol.revoke(hub, "me", "a")
     overtaking.join(10)
     assert revoked_serials(hub) == serials
+
+
+def test_strangers_keep_no_writer_waiting(hub: Hub) -> None:
+    """A wrong token or signature is refused while somebody else is writing: whoever floods enrolment does not stop ingest."""
+    device, _, token = redeemed(hub)
+    stranger = FakeDevice("pi-1")
+    body = {"fleet": hub.settings.fleet, "device": "pi-1", "incarnation": 1, "csr": device.csr()}
+    with hub.store.write():
+        with pytest.raises(Misuse, match="token-refused"):
+            enrol.redeem(hub, stranger.enrolment(token.secret))
+        with pytest.raises(Rejected, match="unknown-key"):
+            enrol.renew(hub, seal("renew", body, [stranger.identity]))
