@@ -35,6 +35,7 @@ from .spool import Spool
 
 TICK_S = 0.25
 REPORT_S = 30.0
+NEWS_S = 5.0
 REFUSED_REPORT_S = 1.0
 ASK_ANEW_S = 10.0
 REVIVE_S, REVIVE_AT_MOST_S, CALM_S = 5.0, 60.0, 600.0
@@ -82,6 +83,7 @@ class Supervisor:
         self._ailed: dict[str, tuple[float, float]] = {}
         self._stopping = self._missed = False
         self._reported = self._born = 0.0
+        self._report_wait = REPORT_S
         self._report_at = time.monotonic() + REPORT_S
         self.link = self._make_link()
         self.downloads = Downloads(
@@ -330,7 +332,7 @@ class Supervisor:
             if (self._missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
                 self._birth()
         if now >= self._report_at:
-            self._report()
+            self._report(news=self._report_wait < NEWS_S)
         self.ledger.settle()
         self._send_spool()
 
@@ -349,11 +351,14 @@ class Supervisor:
 
     def _report_soon(self) -> None:
         """For what others can provoke: at most one report a second."""
+        self._report_wait = REFUSED_REPORT_S
         self._report_at = min(self._report_at, self._reported + REFUSED_REPORT_S)
 
-    def _report(self) -> None:
+    def _report(self, news: bool = True) -> None:
+        """Say how everything stands. News is repeated after 5, 10 and 20 seconds, since nobody may have been listening."""
         self._reported = time.monotonic()
-        self._report_at = self._reported + REPORT_S
+        self._report_wait = NEWS_S if news else min(2 * self._report_wait, REPORT_S)
+        self._report_at = self._reported + self._report_wait
         for name, slot in self.record.slots.items():
             self.pointers.show(name, slot.current)
         if not self.link.connected:
