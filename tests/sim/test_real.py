@@ -60,7 +60,7 @@ class Site:
         """A signed release whose bytes mean nothing but hash rightly; its digest."""
         made = make_release(release_signer(self.folder / "m"), version, size=500_000)
         client = self.client()
-        answer = upload(client, made.envelope, made.objects.items(), lambda digest, size, sent: None)
+        answer = upload(client, made.envelope, made.objects.__getitem__, lambda size: None)
         client.close()
         return str(answer["digest"])
 
