@@ -45,9 +45,15 @@ class Stage:
         with subprocess.Popen(
             argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            for line in process.stdout or ():
-                lines.append(line)
-                self.say(f"    {line.rstrip()}")
+            try:
+                for line in process.stdout or ():
+                    lines.append(line)
+                    self.say(f"    {line.rstrip()}")
+            except BaseException:
+                # Popen waits a quarter of a second for a child when it is interrupted, and then leaves it behind.
+                process.terminate()
+                process.wait(PATIENCE_S)
+                raise
         if process.returncode != expect:
             said = "".join(lines[-20:])
             raise Surprise("demo-command", f"{shlex.join(argv[1:])} exited {process.returncode}, not {expect}: {said}")
