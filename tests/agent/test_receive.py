@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from edgeops.wire.desired import SlotWish
 from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Bundle
-from edgeops_agent.core.receive import Situation, obey, receive
+from edgeops_agent.core.receive import MAX_SLOTS, Situation, obey, receive
 from edgeops_agent.core.record import Record
 from edgeops_agent.core.slot import Fetch
 
@@ -106,3 +107,46 @@ def test_remove_empties_the_slot(paper: Paper) -> None:
     got = receive(Record(paper.trust), Bundle((("desired", paper.desired(1, "")),)), situation(paper))
     slot = got.record.slots["main"]
     assert slot.current is None and slot.last is not None and slot.last.verdict == "removed"
+
+
+def two_slots(paper: Paper, counter: int, **wishes: str) -> Bundle:
+    """A desired document, and its release, with a wish (action) for each slot named, all of the same release."""
+    digest, release = paper.release(make_release())
+    slots = {
+        name: SlotWish(action, digest, "int8", "", "r1") if action != "none" else SlotWish("none", rollout="r1")
+        for name, action in wishes.items()
+    }
+    return Bundle((("release", release), ("desired", paper.desired(counter, digest, slots=slots))))
+
+
+def test_a_second_slot_is_unfit_and_the_first_unharmed(paper: Paper) -> None:
+    """Only one slot may run: the one that runs, else `main`, else the first; the other ends unfit with the reason."""
+    first = receive(Record(paper.trust), two_slots(paper, 1, zeta="run", aux="run"), situation(paper)).record
+    assert (first.slots["aux"].phase, first.slots["zeta"].last.reason) == ("fetch", "one-slot")
+    main = receive(Record(paper.trust), two_slots(paper, 1, aux="run", main="run"), situation(paper)).record
+    assert (main.slots["main"].phase, main.slots["aux"].last.verdict) == ("fetch", "unfit")
+    got = receive(first, two_slots(paper, 2, aux="run", main="run"), situation(paper))
+    assert (got.record.slots["aux"].phase, got.record.slots["main"].last.reason) == ("fetch", "one-slot")
+    assert [name for name, command in got.commands if isinstance(command, Fetch)] == ["aux"]
+
+
+def test_a_slot_that_leaves_makes_room_in_the_same_document(paper: Paper) -> None:
+    """A model can be moved from one slot to another by one document; prefetching takes nobody's place."""
+    record = receive(Record(paper.trust), two_slots(paper, 1, main="run"), situation(paper)).record
+    moved = receive(record, two_slots(paper, 2, main="none", aux="run"), situation(paper)).record
+    assert (moved.slots["main"].last.verdict, moved.slots["aux"].phase) == ("removed", "fetch")
+    both = receive(record, two_slots(paper, 2, main="run", aux="prefetch"), situation(paper)).record
+    assert both.slots["aux"].phase == "fetch"
+
+
+def test_slots_do_not_pile_up(paper: Paper) -> None:
+    """Slots that hold nothing are forgotten; a document that would make more than the manager reads is refused whole."""
+    record = Record(paper.trust)
+    for counter in range(1, 40):
+        record = receive(record, two_slots(paper, counter, main="run", **{f"s{counter}": "none"}), situation(paper)).record
+        record, _ = obey(record, paper.ack(counter, counter))
+        assert len(record.slots) <= 2
+    for counter in range(40, 60):
+        record = receive(record, two_slots(paper, counter, **{f"s{counter}": "run"}), situation(paper)).record
+    assert len(record.slots) == MAX_SLOTS
+    assert record.counters["refused_desired.too-many-slots"] > 0

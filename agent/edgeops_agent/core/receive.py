@@ -27,10 +27,11 @@ from edgeops.wire.trust import (
 )
 
 from .record import Record
-from .slot import Acked, Build, Command, Failed, Fetch, Offered, Slot, Target
+from .slot import WORKING, Acked, Build, Command, Failed, Fetch, Offered, Slot, Target
 from .update import step
 
 FETCH_S, WORK_S = 86_400, 600
+MAX_SLOTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +134,43 @@ def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Receiv
     now = max(situation.now, so_far.time.now if so_far.time else 0)
     trust, desired = accept_desired(so_far.record.trust, data, now)
     known = {**situation.documents, **so_far.documents}
-    offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
     record, commands = replace(so_far.record, trust=trust), list(so_far.commands)
+    offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
+    # What leaves makes room first; then whoever runs already, then `main`.
+    offers.sort(key=lambda offer: (offer[1].action != "none", not _runs(record.slots.get(offer[0])), offer[0] != "main", offer[0]))
     for name, target, error in offers:
         slot = record.slots.get(name) or Slot()
+        error = error or _crowded(record, name, target)
         slot, given = step(slot, Offered(target, situation.tick))
         if error is not None and slot.target == target:
             slot, ended = step(slot, Failed(slot.phase, target.order, situation.tick, error.reason, error.message, unfit=True))
             given = (*(command for command in given if not isinstance(command, Fetch)), *ended)
         record = record.with_slot(name, slot)
         commands += [(name, command) for command in given]
+    record = replace(record, slots={name: slot for name, slot in record.slots.items() if name in desired.slots or not _idle(slot)})
+    if len(record.slots) > MAX_SLOTS:
+        raise Rejected("too-many-slots", f"desired {desired.counter} would make {len(record.slots)} slots, {MAX_SLOTS} are known")
     return replace(so_far, record=record, commands=tuple(commands))
+
+
+def _runs(slot: Slot | None) -> bool:
+    """Whether the slot runs a model or is on the way to."""
+    if slot is None or slot.current is not None:
+        return slot is not None
+    return slot.phase in WORKING and slot.target is not None and slot.target.action == "run"
+
+
+def _idle(slot: Slot) -> bool:
+    """Whether forgetting the slot would lose nothing."""
+    return slot.phase == "idle" and not (slot.current or slot.previous or slot.outbox)
+
+
+def _crowded(record: Record, name: str, target: Target) -> Unfit | None:
+    """All slots would share one endpoint, so only one of them may run on this agent."""
+    other = next((other for other, slot in record.slots.items() if other != name and _runs(slot)), None)
+    if other is None or target.action != "run":
+        return None
+    return Unfit("one-slot", f"this agent runs one slot, and that is {other}; order {other} to hold nothing first")
 
 
 def _offer(
