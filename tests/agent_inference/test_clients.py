@@ -18,7 +18,7 @@ from edgeops.wire.errors import Misuse
 from edgeops_agent.shell.http import HttpServer, Response
 from edgeops_agent.shell.oip import decode_infer
 from edgeops_agent.shell.reading import HttpLimits
-from edgeops_agent.shell.routes import Routes
+from edgeops_agent.shell.replies import refuse
 
 X = np.float32([[1, 2, 3, 4]])
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}).encode()
@@ -281,7 +281,7 @@ def test_heads_that_are_wrong(linear, data, status):
 def test_a_body_that_never_comes():
     """A client that claims more than it sends is told 408 at the deadline, and one that goes away costs nothing."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = HttpServer(lambda request: Response(200), Routes.refuse, HttpLimits(request_seconds=0.5))
+        server = HttpServer(lambda request: Response(200), refuse, HttpLimits(request_seconds=0.5))
         server.listen([sock])
         port = sock.getsockname()[1]
         for beginning in (b"POST /v2 HTTP/1.1\r\nContent-Length: 9\r\n\r\nshort", b"POST /v2 HTTP/1.1\r\nConte"):
@@ -303,7 +303,7 @@ def test_nobody_is_thrown_out_while_being_answered():
         return Response(200, (b"{}",))
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = HttpServer(work, Routes.refuse, HttpLimits(connections=3))
+        server = HttpServer(work, refuse, HttpLimits(connections=3))
         server.listen([sock])
         port = sock.getsockname()[1]
         clients = [threading.Thread(target=lambda: answers.append(ask(port, None, "/v2")[0])) for _ in range(3)]
@@ -325,7 +325,7 @@ def test_a_bug_is_an_answer_too():
         raise KeyError("nobody thought of this")
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
-        server = HttpServer(broken, Routes.refuse)
+        server = HttpServer(broken, refuse)
         server.listen([sock])
         assert ask(sock.getsockname()[1], None, "/v2") == (500, {"error": "internal error: KeyError", "reason": "internal"})
         server.drain(None, 0)

@@ -1,7 +1,7 @@
 """Hot swap, draining and the in-process API."""
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +14,7 @@ from edgeops.sketch.build import build_reference
 from edgeops.sketch.window import SketchWindow
 from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
 from edgeops_agent import Client, Model
+from edgeops_agent.shell.leases import held
 from edgeops_agent.shell.runnable import Runnable
 from edgeops_agent.shell.workers import Worker
 
@@ -116,32 +117,86 @@ def test_runnable_round_trip(shop):
 
 
 def test_model_in_process(shop, activate):
-    """Model opens the active slot, answers, holds a lease while open, and changes on refresh."""
+    """Model opens the committed model, answers, holds a lease while open, and changes on refresh."""
     runnable, weight = shop.linear()
     state = activate(runnable)
-    lease = state / "leases" / f"{os.getpid()}.json"
     with Model.open(state) as model:
         np.testing.assert_allclose(model.infer({"x": X})["y"], X @ weight, rtol=1e-5, atol=1e-6)
-        assert json.loads(lease.read_text())["leases"][0]["digest"] == runnable.digest == model.digest
+        assert [(lease["pid"], lease["digest"]) for lease in held(state)] == [(os.getpid(), runnable.digest)]
         assert model.refresh() is False
         newer, weight = shop.linear(seed=4, version=2)
         activate(newer)
         assert model.refresh() is True and model.version == 2
         np.testing.assert_allclose(model.infer({"x": X})["y"], X @ weight, rtol=1e-5, atol=1e-6)
-        assert json.loads(lease.read_text())["leases"][0]["digest"] == newer.digest
+        assert [lease["digest"] for lease in held(state)] == [newer.digest]
         assert model.counters()["calls"] == 1
-    assert not lease.exists()
+    assert held(state) == []
 
 
-def test_two_leases_of_one_process(shop, activate):
-    """Two open models of a process stand in one lease file, which goes with the last."""
+def test_leases_of_one_process(shop, activate):
+    """Two open models of a process are two leases, each given back with its model."""
     state = activate(shop.linear()[0])
-    lease = state / "leases" / f"{os.getpid()}.json"
     with Model.open(state):
         with Model.open(state):
-            assert len(json.loads(lease.read_text())["leases"]) == 2
-        assert len(json.loads(lease.read_text())["leases"]) == 1
-    assert not lease.exists()
+            assert len(held(state)) == 2
+        assert len(held(state)) == 1
+    assert not list((state / "leases").iterdir())
+
+
+HOLDER = """
+import os, sys, time
+from edgeops_agent import Model
+model = Model.open(sys.argv[1])
+if sys.argv[2] == "fork" and os.fork():
+    os._exit(0)
+print(model.version, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "fork"])
+def test_leases_of_dead_programs_are_not_counted(shop, activate, how, wait_for):
+    """A program killed without warning leaves nothing that counts; a forked child keeps its parent's lease as long as it lives."""
+    state = activate(shop.linear()[0])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(state), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "1\n"
+    assert len(held(state)) == 1
+    if how == "kill":
+        holder.kill()
+    else:
+        holder.stdin.close()
+    holder.wait(10)
+    wait_for(lambda: held(state) == [])
+    assert not list((state / "leases").iterdir())
+    holder.stdout.close()
+
+
+def test_leases_block_nothing(shop, activate):
+    """Rubbish among the leases, or no place to write one, keeps no model from being opened and is not counted."""
+    state = activate(shop.linear()[0])
+    (state / "leases").mkdir()
+    for name in ("1.json", "x.json"):
+        (state / "leases" / name).write_bytes(b"\xff{not json")
+    with Model.open(state):
+        assert len(held(state)) == 1
+    shutil.rmtree(state / "leases")
+    (state / "leases").write_text("not a folder")
+    with Model.open(state) as model:
+        assert model.infer({"x": X})["y"].shape == (1, 3)
+        assert held(state) == []
+
+
+def test_files_removed_under_an_open_model(shop, activate):
+    """A model that is open goes on serving when the agent sweeps its files away."""
+    runnable, weight = shop.linear()
+    with Model.open(activate(runnable)) as model:
+        shutil.rmtree(shop.folder)
+        for rows in (1, 3):
+            x = np.ones((rows, 4), np.float32)
+            np.testing.assert_allclose(model.infer({"x": x})["y"], x @ weight, rtol=1e-5, atol=1e-6)
 
 
 def test_model_outputs_are_the_callers(shop, activate):

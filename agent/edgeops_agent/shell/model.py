@@ -1,9 +1,5 @@
-"""The in-process API: the active model of a slot, opened in the caller's own process, with a lease that says so."""
+"""The in-process API: the committed model of a slot, opened in the caller's own process, with a lease that says so."""
 
-import contextlib
-import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,21 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Unfit
 
+from .leases import Lease
 from .runnable import Runnable
 from .served import Served
 from .session import Engine, open_session
 from .tensors import Array
 
-_LEASING = threading.Lock()
-_LEASES: dict[Path, dict[int, dict[str, Any]]] = {}
-
 
 class Model:
-    """The active model of a slot in this process. Use as a context manager, or call `close`.
+    """The committed model of a slot in this process. Use as a context manager, or call `close`.
 
-    It keeps serving what it opened until `refresh` finds a newer one; the lease tells the agent which digest that is.
+    It keeps serving what it opened, also when the agent commits another one and removes the files, until `refresh` finds that.
+    A candidate on trial is never opened, so a rollback changes nothing here. The lease tells the agent which digest is served.
     """
 
     def __init__(self, state_dir: Path, slot: str, runnable: Runnable) -> None:
@@ -33,13 +28,20 @@ class Model:
         self._slot = slot
         self._served = Served(runnable, Engine(open_session(runnable)))
         self._closed = False
-        self._lease()
+        self._lease = Lease(state_dir)
+        self._say()
 
     @classmethod
     def open(cls, state_dir: str | Path, slot: str = "main") -> "Model":
-        """Open the active model of `slot`; raises Misuse("no-active-model") when there is none, Unfit when it does not load."""
+        """Open the committed model of `slot`; raises Misuse("no-active-model") when there is none, Unfit when it does not load."""
         folder = Path(state_dir)
-        return cls(folder, slot, _active(folder, slot))
+        while True:
+            runnable = _active(folder, slot)
+            try:
+                return cls(folder, slot, runnable)
+            except Unfit:
+                if _active(folder, slot) == runnable:
+                    raise  # otherwise it was replaced, and its files swept, while we opened it
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the model on arrays by input name; returns fresh arrays by output name.
@@ -49,7 +51,7 @@ class Model:
         return self._served.infer(inputs)
 
     def refresh(self) -> bool:
-        """Change to the slot's active model if it is another one than this; True when it was changed.
+        """Change to the slot's committed model if it is another one than this; True when it was changed.
 
         Calls running in other threads end on the old model; when the new one does not load, the old one stays.
         """
@@ -58,14 +60,14 @@ class Model:
         if runnable == self._served.runnable:
             return False
         self._served = Served(runnable, Engine(open_session(runnable)))
-        self._lease()
+        self._say()
         return True
 
     def close(self) -> None:
         """Give the lease back."""
         if not self._closed:
             self._closed = True
-            _write_leases(self._state_dir, id(self), None)
+            self._lease.give_back()
 
     @property
     def name(self) -> str:
@@ -105,10 +107,11 @@ class Model:
     ) -> None:
         self.close()
 
-    def _lease(self) -> None:
+    def _say(self) -> None:
         runnable = self._served.runnable
-        held = {"slot": self._slot, "model": runnable.model, "version": runnable.version, "digest": runnable.digest}
-        _write_leases(self._state_dir, id(self), held)
+        self._lease.hold(
+            {"slot": self._slot, "model": runnable.model, "version": runnable.version, "digest": runnable.digest}
+        )
 
     def _open_or_raise(self) -> None:
         if self._closed:
@@ -121,24 +124,7 @@ def _active(state_dir: Path, slot: str) -> Runnable:
         return Runnable.from_json(path.read_bytes())
     except FileNotFoundError:
         raise Misuse(
-            "no-active-model", f"slot {slot} has no active model in {state_dir}; is this the agent's state folder?"
+            "no-active-model", f"slot {slot} has no committed model in {state_dir}; is this the agent's state folder?"
         ) from None
-
-
-def _write_leases(state_dir: Path, key: int, held: dict[str, Any] | None) -> None:
-    """Write `leases/<pid>.json` (all leases of this process), or remove it with the last one."""
-    path = state_dir / "leases" / f"{os.getpid()}.json"
-    with _LEASING:
-        leases = _LEASES.setdefault(path, {})
-        leases.pop(key, None)
-        if held is not None:
-            leases[key] = held
-        if not leases:
-            del _LEASES[path]
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".tmp")
-        fresh.write_text(json.dumps({"pid": os.getpid(), "leases": list(leases.values())}, sort_keys=True))
-        fresh.replace(path)
+    except OSError as error:
+        raise Misuse("state-folder", f"{path} cannot be read: {error.strerror}; run as the agent's user") from None

@@ -1,31 +1,17 @@
 """The endpoints of the local server: paths of the Open Inference Protocol onto one served model."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from edgeops import __version__
-from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
+from edgeops.wire.errors import Misuse
 
 from .http import Response
 from .oip import LENGTH_HEADER, decode_infer, encode_reply
 from .reading import Request
+from .replies import SERVER, json_reply
 from .served import Served
 from .tensors import TensorSpec
 
-_STATUS = {
-    "unknown-path": 404,
-    "unknown-model": 404,
-    "wrong-method": 405,
-    "length-required": 411,
-    "too-slow": 408,
-    "body-too-large": 413,
-    "json-too-large": 413,
-    "head-too-large": 431,
-    "call-failed": 500,
-    "internal": 500,
-}
-MOST_TEXT = 500
 _INFER_HEADER = LENGTH_HEADER.lower()
 
 
@@ -40,6 +26,7 @@ class Routes:
         self._infer = frozenset(f"{base}/infer" for base in self._bases)
         pages: dict[str, Callable[[], Any]] = {"": self._metadata, "/config": self._config, "/stats": self._stats}
         self._pages = {base + tail: page for base in self._bases for tail, page in pages.items()}
+        self._pages |= {"/v2/health/live": lambda: {"live": True}, "/v2": lambda: SERVER, "/v2/": lambda: SERVER}
         self._readiness = frozenset(("/v2/health/ready", *(f"{base}/ready" for base in self._bases)))
 
     def answer(self, request: Request) -> Response:
@@ -50,25 +37,16 @@ class Routes:
             return self._run(request)
         if path == "/v2/repository/index":
             _only(request, "POST")
-            return _json(200, [self._index()])
-        _only(request, "GET", path)
-        if path == "/v2/health/live":
-            return _json(200, {"live": True})
+            return json_reply(200, [self._index()])
         if path in self._readiness:
+            _only(request, "GET")
             ready = self._ready()
-            return _json(200 if ready else 503, {"name": self._served.runnable.model, "ready": ready})
-        if path in ("/v2", "/v2/"):
-            return _json(200, _SERVER)
+            return json_reply(200 if ready else 503, {"name": self._served.runnable.model, "ready": ready})
         page = self._pages.get(path)
         if page is None:
             raise self._unknown(path)
-        return _json(200, page())
-
-    @staticmethod
-    def refuse(error: EdgeopsError) -> Response:
-        """The reply to a failed request: `{"error": message, "reason": kebab-case}`."""
-        fallback = 503 if isinstance(error, Unfit) else 400
-        return _json(_STATUS.get(error.reason, fallback), {"error": error.message[:MOST_TEXT], "reason": error.reason})
+        _only(request, "GET")
+        return json_reply(200, page())
 
     def _run(self, request: Request) -> Response:
         served = self._served
@@ -128,20 +106,9 @@ class Routes:
         return {"model_stats": [entry]}
 
 
-_SERVER = {
-    "name": "edgeops-agent",
-    "version": __version__,
-    "extensions": ["binary_tensor_data", "model_configuration", "model_repository", "statistics"],
-}
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(status, (json.dumps(value).encode(),))
-
-
-def _only(request: Request, method: str, path: str = "") -> None:
+def _only(request: Request, method: str) -> None:
     if request.method != method:
-        raise Misuse("wrong-method", f"{path or request.path} takes {method}, not {request.method}")
+        raise Misuse("wrong-method", f"{request.path} takes {method}, not {request.method}")
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

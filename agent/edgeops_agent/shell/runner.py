@@ -21,6 +21,7 @@ from .clock import tick
 from .disk import StateFolder, refusals, sync_folder
 from .journal import say
 from .news import Ailing, Collected, Crashed, Ran
+from .vacancy import Vacancy
 from .workers import DRAIN_SECONDS, Worker
 
 WATCH_S = 0.2
@@ -58,12 +59,14 @@ class Live:
 
 
 class SlotRunner:
-    """One slot's hands. `listeners` are the bound sockets workers accept on; `post` puts events into the supervisor's inbox."""
+    """One slot's hands. `listeners` are the bound sockets workers accept on, `vacancy` answers there while none does; `post` puts
+    events into the supervisor's inbox."""
 
     def __init__(
-        self, name: str, folder: StateFolder, listeners: Sequence[socket.socket], device_class: str, post: Post, collect_s: float
-    ) -> None:
-        self.name, self.folder, self.listeners = name, folder, listeners
+        self, name: str, folder: StateFolder, listeners: Sequence[socket.socket], vacancy: Vacancy, device_class: str, post: Post,
+        collect_s: float,
+    ) -> None:  # fmt: skip
+        self.name, self.folder, self.listeners, self.vacancy = name, folder, listeners, vacancy
         self.device_class, self.post, self.collect_s = device_class, post, collect_s
         self._jobs: queue.Queue[Command | None] = queue.Queue()
         self._live: Live | None = None
@@ -169,6 +172,7 @@ class SlotRunner:
         except EdgeopsError:
             worker.stop()
             raise
+        self.vacancy.take(self.name)
         old, self._live = self._live, Live(build, worker, time.monotonic())
         if old:
             self._retire(old, worker)
@@ -183,6 +187,7 @@ class SlotRunner:
     def _run(self, build: Build | None) -> None:
         self._trial = None
         if build is None:
+            self.vacancy.leave(self.name)
             self._stop_live()
         elif not (self._live and self._live.build == build and self._live.worker.alive):
             try:
@@ -206,6 +211,7 @@ class SlotRunner:
                     raise
 
     def _give_up(self, build: Build, reason: str) -> None:
+        self.vacancy.leave(self.name)
         self.post(Ailing(build, reason) if _may_pass(reason) else Lost(build.release, tick(), reason))
 
     def _stop_live(self, seconds: float = DRAIN_SECONDS) -> None:
@@ -250,7 +256,7 @@ class SlotRunner:
         crashes = 1 if time.monotonic() - live.since > STABLE_S else live.crashes + 1
         self.post(Crashed(live.build, reason))
         if crashes > MAX_CRASHES:
-            self.post(Ailing(live.build, reason))
+            self._give_up(live.build, reason)
             return
         self._run(live.build)
         if self._live:

@@ -25,6 +25,7 @@ from .fetching import StreamFetch
 from .identity import Paths, load_signer, load_site
 from .inbox import Inbox, Message
 from .journal import Sparing, say
+from .leases import held as leases_held
 from .ledger import Ledger, Unsaved
 from .link import DeviceLink, LinkSettings
 from .listen import Listeners
@@ -32,6 +33,7 @@ from .news import Ailing, Collected, Crashed, Ran
 from .pointers import Pointers
 from .runner import SlotRunner
 from .spool import Spool
+from .vacancy import Vacancy
 
 TICK_S = 0.25
 REPORT_S = 30.0
@@ -90,6 +92,7 @@ class Supervisor:
             functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event))
         )
         self.listeners = Listeners.open(options.host, options.port, options.socket)
+        self.vacancy = Vacancy(self.listeners.sockets)
 
     @property
     def record(self) -> Record:
@@ -205,7 +208,7 @@ class Supervisor:
     def _runner(self, name: str) -> SlotRunner:
         if name not in self.runners:
             runner = SlotRunner(
-                name, self.folder, self.listeners.sockets, self.device.device_class,
+                name, self.folder, self.listeners.sockets, self.vacancy, self.device.device_class,
                 lambda event: self.inbox.put((name, event)), self.options.collect_s,
             )  # fmt: skip
             self.runners[name] = runner
@@ -367,9 +370,12 @@ class Supervisor:
             number = self.ledger.report_number()
         except Unsaved:
             return
+        leases = leases_held(self.folder.root)
+        committed = {slot.current.release for slot in self.record.slots.values() if slot.current}
         lively = {
             "calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped,
             "messages_dropped": self.inbox.dropped, "saves_refused": self.ledger.refusals,
+            "leases": len(leases), "leases_behind": sum(lease.get("digest") not in committed for lease in leases),
         }  # fmt: skip
         state = reporting.state(self.record, self.boot, lively, number)
         self.link.publish(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self.signer]))
@@ -391,6 +397,7 @@ class Supervisor:
         goodbye = Presence(trust.fleet, trust.device, trust.incarnation, self.boot, "goodbye")
         for runner in self.runners.values():
             runner.stop()
+        self.vacancy.close()
         while isinstance(item := self.inbox.take(0), tuple):
             if isinstance(item[1], Collected):  # the last counts of the workers that have just ended
                 self._take(item)

@@ -24,6 +24,7 @@ from .http import HttpServer
 from .outcome import ProbeOutcome
 from .probe import probe
 from .recording import Recording, open_recording
+from .replies import refuse
 from .routes import Routes
 from .runnable import Runnable
 from .sandbox import enclose
@@ -95,7 +96,7 @@ class WorkerProcess:
         if self._served is None:
             raise Misuse("not-loaded", "serve comes after a successful load")
         routes = Routes(self._served, lambda: self._server is not None and not self._server.draining)
-        self._server = HttpServer(routes.answer, routes.refuse)
+        self._server = HttpServer(routes.answer, refuse)
         self._server.listen(self._listeners)
         return {}
 
