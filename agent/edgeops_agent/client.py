@@ -23,7 +23,8 @@ _DTYPES = {protocol: np.dtype(name) for name, protocol in _NAMES.items()}
 
 
 class Client:
-    """One keep-alive connection; not for several threads at once. `address` is a socket path or `host:port`."""
+    """One keep-alive connection, made anew when it was closed; not for several threads at once. `address` is a socket path or
+    `host:port`."""
 
     def __init__(self, address: str, model: str, timeout: float = 10.0) -> None:
         self._address = address
@@ -76,9 +77,7 @@ class Client:
 
     def _exchange(self, message: bytes) -> tuple[int, int, bytes]:
         """Status, length of the JSON part (0: all of it) and body of the reply."""
-        sock = self._sock or self._connect()
-        sock.sendall(message)
-        data = sock.recv(_CHUNK)
+        sock, data = self._begin(message)
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += _some(sock)
         head = data[:end].lower()
@@ -91,6 +90,20 @@ class Client:
         if b"\r\nconnection: close" in head:
             self.close()
         return int(head[9:12]), _number(head, _LENGTH_FIELD), b"".join(parts)
+
+    def _begin(self, message: bytes) -> tuple[socket.socket, bytes]:
+        """Send `message`; the connection and the first bytes of the reply. A kept one may have been closed while it was idle."""
+        if self._sock is not None:
+            try:
+                self._sock.sendall(message)
+                if data := self._sock.recv(_CHUNK):
+                    return self._sock, data
+            except ConnectionError:
+                pass
+            self.close()
+        sock = self._connect()
+        sock.sendall(message)
+        return sock, _some(sock)
 
     def _connect(self) -> socket.socket:
         host, colon, port = self._address.rpartition(":")

@@ -74,13 +74,24 @@ def test_idle_connection_is_passed_over(shop, serving, unix):
 def test_drain_without_successor(shop, serving, unix):
     """Without a successor the last request is answered with Connection: close and idle connections end."""
     worker = serving(shop.linear()[0], [unix[0]])
-    with Client(unix[1], "linear") as client:
+    with Client(unix[1], "linear", timeout=0.5) as client:
         client.infer({"x": X})
         assert worker.drain(seconds=0.2) == 0
         with pytest.raises(EdgeopsError, match="no-answer"):
             client.infer({"x": X})
     worker.stop()
     assert not worker.alive and worker.reason == "stopped"
+
+
+def test_a_connection_closed_while_idle_is_made_anew(shop, serving, unix, tmp_path):
+    """A client that paused longer than the server keeps connections, or whose agent restarted, does not notice."""
+    runnable, weight = shop.linear()
+    old = serving(runnable, [unix[0]])
+    with Client(unix[1], "linear") as client:
+        client.infer({"x": X})
+        old.stop()
+        serving(runnable, [unix[0]])
+        np.testing.assert_allclose(client.infer({"x": X})["y"], X @ weight, rtol=1e-5, atol=1e-6)
 
 
 def test_probe_windows_with_a_reference(shop, serving, unix):
