@@ -193,3 +193,44 @@ def _gone(pid):
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+RAVING = """
+import os, socket, struct, sys
+import cbor2
+control = socket.socket(fileno=int(sys.argv[sys.argv.index("--control") + 1]))
+def say(data): control.sendall(struct.pack(">I", len(data)) + data)
+def put(value): say(cbor2.dumps(value))
+put({"phase": "ready"})
+control.recv(65536)
+how = os.environ["RAVING"]
+if how == "garbage": say(b"\\xff" * 100)
+if how == "deep": say(b"\\x81" * 5000)
+if how == "endless": control.sendall(struct.pack(">I", 1 << 31) + b"x" * 100)
+if how == "no-outcome": put({"reply": 7})
+if how == "odd-outcome": put({"reply": {"ok": "yes", "nonsense": 1}})
+if how == "untrue": put({"reply": {"ok": 1, "reason": ["x"], "latency_us_p50": "many"}})
+if how == "flood":
+    while True: put({"phase": "call", "padding": b"x" * 100_000})
+control.recv(65536)
+control.recv(65536)
+"""
+
+
+@pytest.mark.parametrize("how", ["garbage", "deep", "endless", "no-outcome", "odd-outcome", "untrue", "flood"])
+def test_a_worker_that_raves(shop, hire, monkeypatch, how, wait_for):
+    """Whatever a worker that a model has taken over says to the supervisor: it is ended by name, the supervisor stays small."""
+    real = subprocess.Popen
+
+    def popen(command, **more):
+        more["env"]["RAVING"] = how
+        return real([sys.executable, "-c", RAVING, *command[4:]], **more)
+
+    monkeypatch.setattr("edgeops_agent.shell.workers.subprocess.Popen", popen)
+    reasons, before = [], psutil.Process().memory_info().rss
+    worker = hire(replace(shop.linear()[0], limits=Limits(256 << 20, 2000, 500)), on_end=reasons.append)
+    outcome = worker.check()
+    assert not outcome.ok and isinstance(outcome.reason, str) and outcome.reason
+    wait_for(lambda: reasons and not worker.alive)
+    assert len(reasons) == 1
+    assert psutil.Process().memory_info().rss - before < 300 << 20

@@ -1,5 +1,7 @@
 """Frames between supervisor and worker: a 4-byte big-endian length, then one CBOR map; file descriptors may ride along."""
 
+import contextlib
+import os
 import socket
 import struct
 import threading
@@ -33,17 +35,24 @@ class Channel:
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """Wait for one frame; None at the end of the stream, on a broken one, or on a frame over 16 MiB."""
-        try:
+        fds: list[int] = []
+        message = None
+        with contextlib.suppress(OSError, ValueError, EOFError, cbor2.CBORError, RecursionError, MemoryError, TypeError):
             head, fds, _, _ = socket.recv_fds(self._sock, 4, MAX_FDS)
             head += self._exactly(4 - len(head)) if head else b""
-            if len(head) < 4:
-                return None
-            (size,) = struct.unpack(">I", head)
-            body = self._exactly(size) if size <= MAX_FRAME else b""
-            message = cbor2.loads(body) if len(body) == size else None
-        except (OSError, ValueError, EOFError):
-            return None
-        return (message, list(fds)) if isinstance(message, dict) else None
+            (size,) = struct.unpack(">I", head) if len(head) == 4 else (0,)
+            body = self._exactly(size) if 0 < size <= MAX_FRAME else b""
+            message = cbor2.loads(body) if body else None
+        if isinstance(message, dict):
+            return message, list(fds)
+        for fd in fds:
+            os.close(fd)
+        return None
+
+    def shut(self) -> None:
+        """End both directions, so that the other end leaves; `close` comes later."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end; the other one sees the end of the stream."""

@@ -29,6 +29,7 @@ MAX_CRASHES = 3
 STABLE_S = 60.0
 AGAIN_S = (1.0, 2.0, 4.0)
 LEAVE_S = 2.0
+MOST_WINDOW = 32 << 10
 PASSING = ("memory", "unresponsive", "busy", "no-process", "start-timeout", "load-timeout", "call-timeout", "crashed")
 """What may go over by itself, so that a build which fails so is tried again before it is given up."""
 
@@ -269,11 +270,16 @@ class SlotRunner:
         except EdgeopsError:
             return False
         self._collected = time.monotonic()
-        numbers = counts["counters"]
-        errors, calls = int(numbers.get("errors", 0)), int(numbers.get("calls", 0)) + int(numbers.get("errors", 0))
-        self.post(Collected(live.build, counts["window"], calls - live.calls, errors - live.errors))
+        try:
+            numbers, window = counts["counters"], counts["window"]
+            errors, calls = int(numbers.get("errors", 0)), int(numbers.get("calls", 0)) + int(numbers.get("errors", 0))
+            latency = int(numbers.get("latency_us_p50", 0))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return False
+        window = window if isinstance(window, bytes) and len(window) <= MOST_WINDOW else None
+        self.post(Collected(live.build, window, max(0, calls - live.calls), max(0, errors - live.errors)))
         live.calls, live.errors = calls, errors
-        live.latency_us = int(numbers.get("latency_us_p50", 0)) or live.latency_us
+        live.latency_us = latency or live.latency_us
         return True
 
 

@@ -26,6 +26,7 @@ from .runnable import Runnable
 START_SECONDS = 60.0
 REPLY_SECONDS = 10.0
 DRAIN_SECONDS = 10.0
+MOST_REPLIES = 1000  # more than a check has golden cases and timed calls
 _NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory")
 # Linux ties "die with the parent" to the thread that started the child: this one lives as long as the supervisor
 _LAUNCHER = ThreadPoolExecutor(1, thread_name_prefix="launch-workers")
@@ -120,7 +121,7 @@ class Worker:
         call = runnable.limits.call_ms / 1000
         deadlines = {"start": START_SECONDS, "load": runnable.limits.load_ms / 1000, "call": 2 * call + 1.0}
         waiting = "start"
-        while True:
+        for _ in range(MOST_REPLIES):
             try:
                 frame = self._replies.get(timeout=deadlines[waiting])
             except queue.Empty:
@@ -130,10 +131,22 @@ class Worker:
             if frame is None:
                 return ProbeOutcome(False, self._reason, self._last_words())
             if "reply" in frame:
-                return ProbeOutcome(**frame["reply"])
-            waiting = "load" if frame["phase"] == "ready" else "call"
+                return self._outcome(frame["reply"])
+            waiting = "load" if frame.get("phase") == "ready" else "call"
             if waiting == "load":
                 self._channel.send({"do": "load", "runnable": runnable.to_json()})
+        return self._outcome(None)
+
+    def _outcome(self, reply: Any) -> ProbeOutcome:
+        """What the worker says of itself; a worker that a model has taken over may say anything."""
+        try:
+            said = ProbeOutcome(**reply)
+            return ProbeOutcome(
+                said.ok is True, str(said.reason)[:64], str(said.detail)[:1000], int(said.latency_us_p50), int(said.latency_us_p99)
+            )
+        except (TypeError, ValueError):
+            self._kill("bad-reply")
+            return ProbeOutcome(False, "bad-reply", "the worker spoke nonsense and was killed")
 
     def _ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         with self._asking:
@@ -148,7 +161,10 @@ class Worker:
             if frame is None:
                 self._replies.put(None)
                 raise Unfit(self._reason, f"the worker ended: {self._reason}; {self._last_words()}")
-            reply: dict[str, Any] = frame["reply"]
+            reply = frame.get("reply")
+            if not isinstance(reply, dict):
+                self._kill("bad-reply")
+                raise Unfit("bad-reply", "the worker spoke nonsense and was killed")
             return reply
 
     def _hear(self) -> None:
@@ -161,8 +177,12 @@ class Worker:
                     self._successor._channel.send({"do": "adopt"}, fds)
                 for fd in fds:
                     os.close(fd)
-            else:
+            elif self._replies.qsize() < MOST_REPLIES:
                 self._replies.put(frame)
+            else:
+                self._reason = self._reason or "bad-reply"
+                break
+        self._channel.shut()
         try:
             code = self._process.wait(5.0)
         except subprocess.TimeoutExpired:
