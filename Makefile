@@ -21,7 +21,7 @@ demo: $(STAMP) ## fly the whole mission once, for real
 	$(BIN)/edgeops demo $(ARGS)
 
 test: $(STAMP) check ## everything
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

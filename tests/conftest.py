@@ -1,6 +1,8 @@
-"""Settings of all tests: property tests are deterministic and have no deadline of their own. Also: the brokers to test on."""
+"""Settings of all tests: property tests are deterministic and have no deadline of their own. Also: the brokers
+to test on, and figures worth telling."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,22 @@ def need(kind: str) -> str:
         reason = "mosquitto is not installed: apt install mosquitto / brew install mosquitto"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return kind
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Says a figure that a test came to; all of them stand at the end of the run, whichever process ran the test."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures, one line each."""
+    reports = [report for found in terminalreporter.stats.values() for report in found if isinstance(report, pytest.TestReport)]
+    figures = [value for report in reports if report.when == "call" for name, value in report.user_properties if name == "figure"]
+    if figures:
+        terminalreporter.section("figures")
+        for figure in sorted(map(str, figures)):
+            terminalreporter.write_line(figure)
 
 
 @pytest.fixture(params=["mosquitto", "built-in"])

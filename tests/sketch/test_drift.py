@@ -55,14 +55,14 @@ def alarmed_devices(detector, references=REFERENCES, step=1):
     return alarmed
 
 
-def test_undrifted_devices_stay_within_the_promised_false_alarms():
+def test_undrifted_devices_stay_within_the_promised_false_alarms(tell):
     """200 devices, 64 overlapping looks each: devices alarmed at least once are at most alpha of them, up to chance."""
     alarmed = alarmed_devices(lambda devices, ref: [v.alarm for v in scan_many(devices, ref, alpha=ALPHA, looks=LOOKS)])
-    print(f"\nscan: {alarmed} of 200 undrifted devices alarmed in 64 looks (promised at most {ALPHA:.0%} in expectation)")
+    tell(f"scan: {alarmed} of 200 undrifted devices alarmed in 64 looks (promised at most {ALPHA:.0%} in expectation)")
     assert alarmed <= most_false()
 
 
-def test_controls_that_must_break_the_same_bound_do():
+def test_controls_that_must_break_the_same_bound_do(tell):
     """PSI > 0.2 and a scan that forgets its 64 looks alarm on undrifted devices more often than the bound allows."""
 
     def folklore(devices, ref):
@@ -72,18 +72,18 @@ def test_controls_that_must_break_the_same_bound_do():
 
     psi = alarmed_devices(folklore, 2, 4)
     forgetful = alarmed_devices(lambda devices, ref: [v.alarm for v in scan_many(devices, ref, alpha=0.9, looks=1)], 2, 4)
-    print(f"\ncontrols: PSI > 0.2 alarmed on {psi} of 80, level 0.9 at every look on {forgetful}")
+    tell(f"controls: PSI > 0.2 alarmed on {psi} of 80, level 0.9 at every look on {forgetful}")
     assert min(psi, forgetful) > most_false(80)
 
 
-def test_single_looks_keep_their_level():
+def test_single_looks_keep_their_level(tell):
     """3,200 first-scale p-values, corrected for one look: the share at or below 5 % and 50 % is not above that, up to chance."""
     p_values = []
     for r in range(REFERENCES):
         group = healthy()[r * PER_REFERENCE : (r + 1) * PER_REFERENCE]
         p_values += [v.p_value for v in scan_many([[w] for s in group for w in s.windows[::4]], group[0].reference, looks=1)]
     share = {level: float(np.mean(np.array(p_values) <= level)) for level in (0.05, 0.5)}
-    print(f"\nshare of single looks at or below: {share}")
+    tell(f"share of single looks at or below: {share}")
     assert all(rate <= level + 4 * np.sqrt(level / len(p_values)) for level, rate in share.items())
 
 
@@ -99,7 +99,7 @@ def test_a_darkened_and_shifted_camera_is_found_at_once():
     assert dark.direction < -0.3
 
 
-def test_longer_scales_find_what_one_window_cannot():
+def test_longer_scales_find_what_one_window_cannot(tell):
     """Digits 3 % darker: no single window of 100 alarms, merged windows do within 64."""
     stream = Stream(digits_reference())
     rng = np.random.default_rng(2)
@@ -108,7 +108,7 @@ def test_longer_scales_find_what_one_window_cannot():
         stream.add(count(stream.reference, draw(rng, 100, dark=0.97)))
         assert not scan(stream.windows[-1:], stream.reference).alarm
         first = first or (look if scan(stream.windows, stream.reference).alarm else 0)
-    print(f"\n3 % darker found after {first} windows of 100")
+    tell(f"3 % darker found after {first} windows of 100")
     assert 4 <= first <= 64
 
 
@@ -196,7 +196,7 @@ def correlated(rng, rows, rho):
     return x
 
 
-def test_dispersion_and_stride_tame_rows_that_resemble_each_other():
+def test_dispersion_and_stride_tame_rows_that_resemble_each_other(tell):
     """AR(1), rho 0.9, 100 rows a window at 5 %: plain scan alarms on most windows, with stride 10 and dispersion on few."""
     rng = np.random.default_rng(7)
     reference = build_reference(rng.standard_normal((5000, 4)), seed=0)
@@ -211,7 +211,7 @@ def test_dispersion_and_stride_tame_rows_that_resemble_each_other():
         learned = learn_dispersion(stream.windows[:60], reference) if stride > 1 else None
         looks = scan_many([[w] for w in stream.windows[60:]], reference, 0.05, 1, dispersion=learned)
         rates[stride] = float(np.mean([v.alarm for v in looks]))
-    print(f"\nAR(1) rho 0.9 at a nominal 5 %: plain {rates[1]:.0%}, stride 10 and dispersion {rates[10]:.0%}")
+    tell(f"AR(1) rho 0.9 at a nominal 5 %: plain {rates[1]:.0%}, stride 10 and dispersion {rates[10]:.0%}")
     assert rates[1] > 0.5
     assert rates[10] <= 0.10
     with pytest.raises(Misuse):

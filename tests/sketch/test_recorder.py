@@ -1,7 +1,6 @@
 """The device's recorder: it counts what was appended, keeps little, sends nothing small, and is cheap where it must be."""
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -142,20 +141,3 @@ def test_no_row_is_lost_between_threads():
     tally = target.flush(2_000).tally
     assert tally.n + tally.dropped == 8_000
     assert (tally.errors, tally.calls) == (80, 8_080)
-
-
-def test_appending_costs_under_half_a_microsecond():
-    """Best of many rounds of 1,000 appends, so that a busy machine does not decide; a generous twofold bound on the goal."""
-    reference = digits_reference()
-    x = draw(np.random.default_rng(0), 1)
-    y, inner = answer(x)
-    best = 1.0
-    for _ in range(60):
-        target = recorder(reference)
-        append, row = target.append, (x[0], y[0], inner[0])
-        start = time.perf_counter()
-        for _ in range(1_000):
-            append(10, *row)
-        best = min(best, (time.perf_counter() - start) / 1_000)
-    print(f"\nappend: {best * 1e6:.2f} us")
-    assert best < 1e-6
