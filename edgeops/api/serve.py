@@ -132,14 +132,18 @@ def _open_many_files() -> None:
 
 @contextlib.contextmanager
 def _naming(setting: str, layout: Layout) -> Iterator[None]:
-    """Say which setting a busy port comes from."""
+    """Say which setting a busy port or a foreign address comes from."""
     try:
         yield
     except Misuse as error:
-        if error.reason not in ("port-busy", "bad-address"):
-            raise
-        name = setting if error.reason == "port-busy" else "bind"
-        raise Misuse(error.reason, f"{error.message} ({name} in {layout.settings})") from error
+        settings = load(layout.settings)
+        if error.reason == "port-busy":
+            port = getattr(settings, setting)
+            text = f"port {port} on {settings.bind} is taken by another program: end it, or choose another {setting}"
+            raise Misuse(error.reason, f"{text} in {layout.settings} and run `edgeops site sign`") from error
+        if error.reason == "bad-address":
+            raise Misuse(error.reason, f"{error.message} (bind in {layout.settings})") from error
+        raise
 
 
 def _bind(host: str, port: int) -> socket.socket:

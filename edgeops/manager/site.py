@@ -40,19 +40,21 @@ def read_site(document: bytes) -> Site:
 
 
 def check_site(settings: Settings, document: bytes) -> None:
-    """Raise Misuse("site-stale") when devices would be sent to ports or names where nobody answers.
-
-    A port of 0, a new one at each start, can stand in no document.
-    """
+    """Raise Misuse("site-stale") when devices would be sent to ports or names where nobody answers."""
     site = read_site(document)
-    if settings.https_port and settings.mqtt_port and (site.mqtt, site.https) != endpoints(settings):
+    if (site.mqtt, site.https) != endpoints(settings):
         told, now = ", ".join((*site.mqtt, *site.https)), ", ".join(sum(endpoints(settings), ()))
         text = f"the signed site document sends devices to {told}, the settings say {now}; run `edgeops site sign`"
         raise Misuse("site-stale", text)
 
 
 def renew_site(layout: Layout, settings: Settings, signer: Signer, now: int) -> Site:
-    """Sign the next site document, and give the server a certificate for its names if those have changed."""
+    """Sign the next site document, and give the server a certificate for its names if those have changed.
+
+    Raises Misuse("setting-invalid") for a port of 0, which is another at each start.
+    """
+    if not (settings.https_port and settings.mqtt_port):
+        raise Misuse("setting-invalid", f"{layout.settings}: a port of 0 is another at each start; devices need one that stays")
     before = read_site(layout.newest("site").read_bytes())
     document = make_site(settings, before.version + 1, before.cas, signer, now)
     _certify_server(layout, settings, now)

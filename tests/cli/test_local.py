@@ -75,6 +75,7 @@ def test_init_with_bad_words_makes_nothing(config: Path, edgeops, tmp_path: Path
     """A wrong argument of `init` leaves neither folder nor context behind."""
     ran = edgeops("init", str(tmp_path / "m"), *words)
     assert ran.code == 2
+    assert words[1] in ran.err and "context" not in ran.err
     assert not (tmp_path / "m").exists()
     assert not config.exists()
 

@@ -142,7 +142,7 @@ def up(folder: str) -> subprocess.CompletedProcess[str]:
 def test_a_second_manager_on_the_same_folder(manager, edgeops):
     """`up` twice on one folder says who runs there, exits 2 and leaves the first one alone, whatever the ports."""
     settings = Path("m/edgeops.toml")
-    settings.write_text(settings.read_text().replace("https_port = ", "https_port = 0 #"))
+    settings.write_text(settings.read_text().replace("https_port = ", f"https_port = {claim_port('127.0.0.1', 0)} #"))
     second = up("m")
     assert second.returncode == 2
     assert f"(process {manager.pid})" in second.stderr and "[already-running]" in second.stderr
@@ -161,7 +161,7 @@ def test_a_busy_port_is_named_with_its_setting(config, edgeops, tmp_path: Path, 
         settings.write_text(re.sub(f"^{setting} = .*", f"{setting} = {taken.getsockname()[1]}", settings.read_text(), flags=re.M))
         ended = up(str(tmp_path / "m"))
     assert (ended.returncode, "[port-busy]" in ended.stderr) == (2, True)
-    assert f"({setting} in {settings})" in ended.stderr
+    assert f"choose another {setting} in {settings}" in ended.stderr
     with alone(Layout(tmp_path / "m").lock):
         pass
 
@@ -176,6 +176,10 @@ def test_another_port_needs_another_site_document(config, edgeops, tmp_path: Pat
     ended = up(str(home))
     assert ended.returncode == 2
     assert "[site-stale]" in ended.stderr and "edgeops site sign" in ended.stderr
+    settings.write_text(re.sub("^mqtt_port = .*", "mqtt_port = 0", settings.read_text(), flags=re.M))
+    assert "[site-stale]" in up(str(home)).stderr
+    assert "[setting-invalid]" in edgeops("site", "sign", str(home)).err
+    settings.write_text(re.sub("^mqtt_port = .*", f"mqtt_port = {claim_port('127.0.0.1', 0)}", settings.read_text(), flags=re.M))
     ran = edgeops("site", "sign", str(home), "--json")
     assert (ran.json["version"], ran.json["https"]) == (2, [f"https://127.0.0.1:{port}"])
     assert context.load().pick().url == f"https://127.0.0.1:{port}"

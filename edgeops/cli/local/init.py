@@ -51,7 +51,6 @@ def init(
 
     known, called = context.load(), name or fleet
     check_folder(Layout(folder.resolve()))
-    check_free(known, called)
     given = list(dict.fromkeys(address or []))
     bad = [host for host in given if not HOST.fullmatch(host)]
     if bad:
@@ -62,6 +61,7 @@ def init(
         "https_port": https_port or claim_port("127.0.0.1", 0), "mqtt_port": mqtt_port or claim_port("127.0.0.1", 0),
         "broker": broker,
     })  # fmt: skip
+    check_free(known, called)
     # Before anything is made: an admin token that cannot be kept would be lost, and with it the manager.
     context.save(known)
     made = create(folder, chosen, int(time.time()))
