@@ -90,7 +90,8 @@ def _enroll(options: argparse.Namespace) -> int:
     token = sys.stdin.read() if options.token == "-" else options.token  # noqa: S105
     trust = enroll(token, options.state)
     told = {"device": trust.device, "fleet": trust.fleet, "incarnation": trust.incarnation, "state": str(options.state)}
-    say(json.dumps(told) if options.json else f"enrolled {trust.device} in fleet {trust.fleet}; now: edgeops-agent run")
+    where = "" if options.state == DEFAULT_STATE else f" --state {options.state}"
+    say(json.dumps(told) if options.json else f"enrolled {trust.device} in fleet {trust.fleet}; now: edgeops-agent run{where}")
     return 0
 
 

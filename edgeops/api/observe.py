@@ -28,6 +28,8 @@ def measured(hub: TheHub, _caller: Viewer, device: str | None = None, by: teleme
 @router.get("/drift")
 def drift(hub: TheHub, _caller: Viewer, device: str | None = None) -> dict[str, Any]:
     """The drift verdict of every device: alarm, p, effect, strongest probes."""
+    if device:
+        devices.show(hub, device)
     return {"drift": telemetry.drift(hub, device)}
 
 

@@ -53,7 +53,8 @@ def _load(data: bytes, name: str, limit: int, trusted: Collection[str]) -> Any:
         untrusted = [item for item in held if item not in TRUSTED and item not in trusted]
         if untrusted:
             names = ", ".join(sorted(untrusted))[:300]
-            raise Rejected("untrusted-type", f"{name} holds {names}; trust it by name if the file is your own, or export to .onnx")
+            advice = "trust each with --trust TYPE if the file is your own, or export to .onnx"
+            raise Rejected("untrusted-type", f"{name} holds {names}; {advice}")
         return skops.io.loads(data, trusted=held)
     except Rejected:
         raise

@@ -19,7 +19,7 @@ from .dataset import check_apart, check_labels, doubt, fit, load_dataset
 from .gate import ORDER, Verdict
 from .golden import make_golden
 from .lineage import lineage_bytes, report_bytes
-from .reference import make_reference
+from .reference import few_rows, make_reference
 from .runtime import classes_of, inputs_of, labels_from, outputs_of, run_rows, scores_name
 from .source import Source, load_source
 from .trial import Data, Judged, Made, Options, Progress, Row, judge_all, make, make_variants
@@ -109,7 +109,7 @@ def _prepare(
     evaluation = fit(data.evaluation, signatures[0], labels_from(sample) is not None)
     check_labels(evaluation, classes_of(sample))
     fitted = Data(calib, evaluation, fit(data.reference, signatures[0], False))
-    warnings = [check_apart(calib, evaluation, options.allowed_overlap)]
+    warnings = [check_apart(calib, evaluation, options.allowed_overlap), few_rows(fitted.reference.x)]
     shown = expose_penultimate(model, scores_name(sample))
     if shown is not model:
         made = make(stage, quantize.Draft("fp32", quantize.PLAIN, shown))

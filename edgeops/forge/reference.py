@@ -13,6 +13,13 @@ from edgeops.sketch.reference import ReferenceProfile
 from .runtime import PENULTIMATE, open_session, run_rows, scores_name
 
 
+def few_rows(x: npt.NDArray[Any]) -> str:
+    """A warning when x has too few rows for a reference; else empty."""
+    if len(x) >= MIN_ROWS:
+        return ""
+    return f"no drift will be watched: the reference has {len(x)} rows, at least {MIN_ROWS} are needed; give more with --reference"
+
+
 def make_reference(
     skeleton: Path, objects: Path, options: Mapping[str, str], x: npt.NDArray[Any], seed: int = 0
 ) -> ReferenceProfile | None:

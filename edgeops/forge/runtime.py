@@ -68,7 +68,8 @@ def outputs_of(session: ort.InferenceSession) -> tuple[Signature, ...]:
 
 def _signature(item: Any) -> Signature:
     if item.type not in DTYPES:
-        raise Rejected("tensor-type", f"{item.name} is a {item.type}; inputs and outputs must be {', '.join(DTYPES)}")
+        hint = "; export with options={id(model): {'zipmap': False}}, or give the .skops file" if "map(" in item.type else ""
+        raise Rejected("tensor-type", f"{item.name} is a {item.type}; inputs and outputs must be {', '.join(DTYPES)}{hint}")
     return Signature(item.name, DTYPES[item.type], tuple(size if isinstance(size, int) and size > 0 else -1 for size in item.shape))
 
 

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import sha256
 
+HERE = ("localhost", "127.0.0.1", "::1")
 HOUR = dt.timedelta(hours=1)
 CA_DAYS, SERVER_DAYS, CRL_DAYS = 3650, 825, 365
 MAX_CSR = 8192
@@ -69,12 +70,15 @@ def make_ca(fleet: str, now: int) -> Pair:
     return Pair(builder.sign(key, hashes.SHA256()), key)
 
 
+def server_names(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Every name in a server certificate, each once."""
+    return tuple(address for address in dict.fromkeys((*addresses, *HERE)) if address not in ("0.0.0.0", "::"))  # noqa: S104
+
+
 def make_server(ca: Pair, addresses: Iterable[str], now: int) -> Pair:
-    """A server certificate for these host names and IP addresses."""
+    """A server certificate for these host names and IP addresses, and for this machine itself, which is how the manager calls."""
     key = ec.generate_private_key(ec.SECP256R1())
-    names = [_general_name(address) for address in addresses]
-    if not names:
-        raise Misuse("no-address", "a server certificate needs at least one name; give --address")
+    names = [_general_name(address) for address in server_names(addresses)]
     builder = _leaf(ca, "edgeops-server", key.public_key(), now, SERVER_DAYS, ExtendedKeyUsageOID.SERVER_AUTH)
     builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return Pair(builder.sign(ca.key, hashes.SHA256()), key)

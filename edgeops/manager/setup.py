@@ -117,7 +117,7 @@ def _port(settings: Settings, port: int) -> int:
 
 def _write_pki(layout: Layout, settings: Settings, now: int) -> pki.Pair:
     ca = pki.make_ca(settings.fleet, now)
-    server = pki.make_server(ca, settings.addresses, now)
+    server = pki.make_server(ca, (*settings.addresses, settings.bind), now)
     manager = pki.make_client(ca, "manager", now, MANAGER_DAYS)
     for name, pair in (("ca", ca), ("server", server), ("manager", manager)):
         write_whole(layout.tls_key(name), pair.key_pem, 0o600)

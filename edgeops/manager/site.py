@@ -65,8 +65,8 @@ def renew_site(layout: Layout, settings: Settings, signer: Signer, now: int) -> 
 def _certify_server(layout: Layout, settings: Settings, now: int) -> None:
     held = x509.load_pem_x509_certificate(layout.certificate("server").read_bytes())
     names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if {str(name.value) for name in names} != set(settings.addresses):
+    if {str(name.value) for name in names} != set(pki.server_names((*settings.addresses, settings.bind))):
         ca = pki.Pair.load(layout.certificate("ca").read_bytes(), layout.tls_key("ca").read_bytes())
-        pair = pki.make_server(ca, settings.addresses, now)
+        pair = pki.make_server(ca, (*settings.addresses, settings.bind), now)
         write_whole(layout.tls_key("server"), pair.key_pem, 0o600)
         write_whole(layout.certificate("server"), pair.certificate_pem)

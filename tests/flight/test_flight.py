@@ -68,7 +68,9 @@ def test_a_promise_that_does_not_hold_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sign", "moment", "least"), [(signal.SIGINT, "pi-03 $", 4), (signal.SIGTERM, "model add", 2)], ids=["enrolling", "forging"]
+    ("sign", "moment", "least"),
+    [(signal.SIGINT, "--state pi-03", 4), (signal.SIGTERM, "model add", 2)],
+    ids=["enrolling", "forging"],
 )
 def test_ending_the_demo_ends_everything(tmp_path: Path, sign: signal.Signals, moment: str, least: int) -> None:
     """Ctrl-C while agents enrol, SIGTERM while a model is forged: exit 130, and every process is gone."""

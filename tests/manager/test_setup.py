@@ -13,6 +13,7 @@ from edgeops.manager import tokens
 from edgeops.manager.files import alone
 from edgeops.manager.hub import Hub, open_hub
 from edgeops.manager.layout import Layout
+from edgeops.manager.pki import server_names
 from edgeops.manager.settings import Settings, dump, load, settings_from
 from edgeops.manager.setup import initialise
 from edgeops.wire.errors import Misuse
@@ -36,11 +37,13 @@ def test_private_files_are_private(hub: Hub) -> None:
 
 
 def test_the_server_certificate_has_the_given_names(hub: Hub) -> None:
-    """Names and addresses stand in the certificate as what they are."""
+    """Names and addresses stand in the certificate as what they are; this machine itself always does."""
     certificate = x509.load_pem_x509_certificate(hub.layout.certificate("server").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
-    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1"]
+    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+    elsewhere = server_names(("manager.lan", "0.0.0.0"))
+    assert elsewhere == ("manager.lan", "localhost", "127.0.0.1", "::1")
 
 
 def test_a_folder_is_never_initialised_twice(tmp_path: Path) -> None:

@@ -43,13 +43,15 @@ Fleet = Annotated[str | None, typer.Option(metavar="NAME", help="The fleet (defa
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="The new release folder (default: releases/NAME-VERSION).")]
 Commit = Annotated[str, typer.Option(metavar="SHA", help="Commit of the training code, for the lineage.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Trusted = Annotated[list[str] | None, typer.Option("--trust", metavar="TYPE", help="A type in the .skops that you answer for.")]
 Stay = Annotated[bool, typer.Option("--no-upload", help="Forge and sign only; upload later with `release upload`.")]
 
 
 def add(
     run: Run, name: Name, source: Source, calib: Calib, evaluation: Held, reference: Reference = None, max_drop: Drop = MAX_DROP,
     min_agreement: Agreement = MIN_AGREEMENT, min_accuracy: Floor = None, variants: Wanted = VARIANTS, fleet: Fleet = None,
-    key: Keys = None, manager: ManagerFolder = None, out: Out = None, commit: Commit = "", seed: Seed = 0, local_only: Stay = False,
+    key: Keys = None, manager: ManagerFolder = None, out: Out = None, commit: Commit = "", seed: Seed = 0, trust: Trusted = None,
+    local_only: Stay = False,
 ) -> None:  # fmt: skip
     """Turn a model into a signed release: quantize, evaluate, gate, golden vectors, sign, upload. Exit 3 when no variant passes.
 
@@ -57,6 +59,7 @@ def add(
     """
     with loading():
         from edgeops.forge.gate import Gates
+        from edgeops.forge.source import Limits
         from edgeops.forge.trial import Options
 
     model, version = split_name(name)
@@ -66,9 +69,11 @@ def add(
     signers, belongs = release_signers(key or [], home), fleet_name(fleet, home)
     target = free_folder(out or Path("releases") / f"{model}-{version}")
     gates = Gates(max_drop=max_drop, min_agreement=min_agreement, min_accuracy=min_accuracy)
+    limits = Limits(trusted=tuple(trust or ()))
+    options = Options(gates, limits, _variants(variants), seed=seed, commit=commit)
     order = {
         "name": model, "version": version, "fleet": belongs, "calib": calib, "evaluation": evaluation, "reference": reference,
-        "options": Options(gates=gates, variants=_variants(variants), seed=seed, commit=commit), "now": int(time.time()),
+        "options": options, "now": int(time.time()),
     }  # fmt: skip
     forged, envelope = _forge(run, source, order, signers, target)
     data = _summary(forged, target, envelope)

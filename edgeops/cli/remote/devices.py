@@ -180,7 +180,7 @@ def runs(device: dict[str, Any]) -> str:
     """What a device runs, per slot, as model:version."""
     slots = device.get("slots") or device.get("runs") or {}
     if isinstance(slots, dict):
-        return ", ".join(show.plain(value) for value in slots.values())
+        return ", ".join(show.plain(value) for value in slots.values() if value)
     return show.plain(slots)
 
 

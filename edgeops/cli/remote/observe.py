@@ -21,7 +21,7 @@ class Grouping(StrEnum):
 
 
 By = Annotated[Grouping, typer.Option("--by", help="A row for each device and release, for each release, or for the fleet.")]
-WINDOWS = "no telemetry yet; devices send windows once they run inferences"
+WINDOWS = "no telemetry yet; a device sends a window once it has counted 50 inferences (fewer never leave it)"
 
 
 def drift(run: Run, device: Device = None) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeops.manager.settings import BROKERS
-from edgeops.wire.errors import EdgeopsError
+from edgeops.wire.errors import EdgeopsError, Misuse
 
 from ... import show
 from ...frame import Run
@@ -39,8 +39,8 @@ def demo(
     from .flight import Flight, clear
     from .stage import Stage
 
-    began = time.monotonic()
-    place = (folder or Path(tempfile.mkdtemp(prefix="edgeops-demo-"))).resolve()
+    _check(broker, folder)
+    began, place = time.monotonic(), (folder or Path(tempfile.mkdtemp(prefix="edgeops-demo-"))).resolve()
     out = sys.stderr if run.json else sys.stdout
 
     def say(text: str) -> None:
@@ -49,24 +49,32 @@ def demo(
     signal.signal(signal.SIGTERM, _interrupt)
     stage = Stage(place, say)
     flight = Flight(stage, seed, _titles(say, began), broker, devices)
-    say(f"edgeops demo in {place}")
-    whole = False
+    say(f"edgeops demo in {place}\nTo type along:\n  {stage.invitation}")
+    spared = keep or folder is not None
     try:
         facts = flight.fly()
         facts.seconds = round(time.monotonic() - began, 1)
         broken = failures(facts, devices)
-        whole = not broken
-        run.emit(asdict(facts) | {"ok": whole, "broken": broken}, lambda: _summary(asdict(facts), broken))
+        spared = spared or bool(broken)
+        run.emit(asdict(facts) | {"ok": not broken, "broken": broken}, lambda: _summary(asdict(facts), broken, keep))
         if keep:
             _linger(say, place)
     except EdgeopsError:
+        spared = True
         say(f"\nThe demo failed; what happened stands in {place / 'logs'}")
         raise
     finally:
         stage.close()
-        if whole and folder is None and not keep:
+        if not spared:
             clear(place)
-    return 0 if whole else 1
+    return 1 if broken else 0
+
+
+def _check(broker: str, folder: Path | None) -> None:
+    if broker not in BROKERS:
+        raise Misuse("unknown-broker", f"--broker {broker!r}: choose one of {', '.join(BROKERS)}")
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise Misuse("folder-in-use", f"{folder} is not empty; give an empty or a new one")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -78,15 +86,16 @@ def _titles(say: Callable[[str], None], began: float) -> Callable[[str], None]:
     return lambda text: say(f"\n[{next(step)}/{STEPS}] {text}  ({time.monotonic() - began:.0f} s)")
 
 
-def _summary(facts: dict[str, Any], broken: list[str]) -> None:
+def _summary(facts: dict[str, Any], broken: list[str], keep: bool) -> None:
     rows = [(name.replace("_", " "), "; ".join(value) if isinstance(value, list) else value) for name, value in facts.items()]
     show.print_table(("fact", "value"), rows)
     print("Every promise held." if not broken else f"NOT held: {', '.join(broken)}")
-    print("\nKeep playing:  edgeops demo --keep   (then, in another terminal, the commands above)")
+    if not keep:
+        print("\nKeep playing:  edgeops demo --keep   (then, in another terminal, the commands above)")
 
 
 def _linger(say: Any, place: Path) -> None:
-    say(f"\nStill running. In another terminal:  export EDGEOPS_CONFIG={place / 'config' / 'contexts.toml'}")
+    say(f"\nStill running, in {place}. In another terminal type the line that stands at the top, then for example:")
     say("  edgeops status · edgeops rollout list · edgeops rollout show ID · edgeops drift · edgeops audit")
     say("Ctrl-C ends it.")
     try:

@@ -90,10 +90,11 @@ class Flight:
         names = [f"pi-{number:02d}" for number in range(1, REAL + 1)]
         for name in names:
             token = stage.edgeops("device", "register", name, *BERLIN, "--label", "kind=agent")["token"]
-            stage.say(f"  {name} $ edgeops-agent enroll {token[:24]}… && edgeops-agent run")
-            folder = str(stage.folder / name)
+            folder, options = str(stage.folder / name), ("--port", "0", "--telemetry-s", TELEMETRY_S)
+            stage.say(f"  $ edgeops-agent enroll {token[:16]}… --state {name}")
+            stage.say(f"  $ edgeops-agent run --state {name} {' '.join(options)} &")
             stage.agent("enroll", token, "--state", folder)
-            stage.spawn(name, "edgeops-agent", "run", "--state", folder, "--port", "0", "--telemetry-s", TELEMETRY_S)
+            stage.spawn(name, "edgeops-agent", "run", "--state", folder, *options)
         if straws:
             start_straws(stage, straws, BERLIN)
         stage.until("all devices are online", lambda: self._online() == self.size, 120 + self.size)

@@ -32,6 +32,11 @@ class Stage:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         (folder / "config").mkdir(exist_ok=True)
 
+    @property
+    def invitation(self) -> str:
+        """The line after which the commands shown can be typed in another terminal."""
+        return f"cd {self.folder}; export PATH={SCRIPTS}:$PATH EDGEOPS_CONFIG={self.env['EDGEOPS_CONFIG']}"
+
     def edgeops(self, *words: str, expect: int = 0, quiet: bool = False) -> dict[str, Any]:
         """Run one `edgeops` command with `--json`; returns its object. Raises Surprise on another exit code than `expect`."""
         if not quiet:
