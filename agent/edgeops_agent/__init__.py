@@ -1,7 +1,7 @@
 """The device's house: the agent, and the in-process API for programs on the same device.
 
     from edgeops_agent import Model
-    with Model.open("/var/lib/edgeops") as model:
+    with Model.open("/var/lib/edgeops-agent") as model:  # the agent's folder
         outputs = model.infer({"x": array})
 
 `Client` asks the agent's local inference server instead, over its Unix socket or loopback TCP. Both are imported when first
