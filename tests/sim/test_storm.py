@@ -7,8 +7,8 @@ import pytest
 
 from .world import STORM, Founded, World
 
-SEEDS = range(int(os.environ.get("EDGEOPS_SIM_SEEDS", "100")))
-LARGE_SEEDS = range(int(os.environ.get("EDGEOPS_SIM_LARGE_SEEDS", "4")))
+SEEDS = range(int(os.environ.get("EDGEOPS_SIM_SEEDS", "40")))
+LARGE_SEEDS = range(int(os.environ.get("EDGEOPS_SIM_LARGE_SEEDS", "1")))
 # What a message that is late, doubled or of a link that broke is refused for; a bad signature would have another reason.
 HARMLESS = {"stale-report", "unknown-stream"}
 
