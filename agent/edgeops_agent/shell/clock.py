@@ -19,6 +19,12 @@ class Clock:
         """From now on this boot counts from the signed time."""
         self._anchor = (signed.now, self._monotonic())
 
+    def least(self) -> int:
+        """Unix seconds that have passed for sure: what was signed, never what the wall clock says."""
+        if self._anchor:
+            return self.now()
+        return self._floor
+
     def now(self) -> int:
         """Believed Unix seconds."""
         if self._anchor:

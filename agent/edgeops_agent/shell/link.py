@@ -14,6 +14,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgeops.wire.errors import Misuse
 
+from .tls import timeless
+
 BASE_S, CAP_S, STABLE_S = 1.0, 60.0, 30.0
 MAX_QUEUED = 256
 KEEPALIVE_S = 30
@@ -43,11 +45,11 @@ def new_client(settings: LinkSettings) -> mqtt.Client:
     )  # fmt: skip
     client.max_queued_messages_set(MAX_QUEUED)
     try:
-        client.tls_set(
-            str(settings.ca), str(settings.certificate), str(settings.key), tls_version=ssl.PROTOCOL_TLS_CLIENT
-        )
-    except (OSError, ssl.SSLError) as error:
+        context = timeless(settings.ca.read_text())
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ValueError) as error:
         raise Misuse("tls-files", f"the TLS files of this device cannot be used: {error}; enrol it again") from None
+    client.tls_set_context(context)
     client.will_set(settings.will_topic, settings.will, qos=1)
     return client
 
@@ -55,15 +57,15 @@ def new_client(settings: LinkSettings) -> mqtt.Client:
 class DeviceLink:
     """A connection that keeps coming back. Callbacks run in paho's thread and must only enqueue.
 
-    `draw` gives a number in [0, 1) for the jitter; `now` monotonic seconds.
+    `draw` gives a number in [0, 1) for the jitter; `now` monotonic seconds; `least` the Unix time that has passed for sure.
     """
 
     def __init__(
         self, settings: LinkSettings, on_connect: Callable[[], None], on_message: OnMessage,
-        draw: Callable[[], float], now: Callable[[], float],
+        draw: Callable[[], float], now: Callable[[], float], least: Callable[[], int],
     ) -> None:  # fmt: skip
         self._settings, self._on_connect, self._on_message = settings, on_connect, on_message
-        self._draw, self._now = draw, now
+        self._draw, self._now, self._least = draw, now, least
         self._stopping = threading.Event()
         self._gone = threading.Event()
         self._thread: threading.Thread | None = None
@@ -89,6 +91,7 @@ class DeviceLink:
             began = self._now()
             try:
                 self._client.connect(parts.hostname or "", parts.port or 8883, KEEPALIVE_S)
+                self._check_expiry()
                 self._client.loop_start()
                 while not self._gone.wait(LOOK_S) and self._is_looping():
                     pass
@@ -99,6 +102,14 @@ class DeviceLink:
             # A kick right after connecting counts as a failure too; only a stable connection resets the backoff.
             failures = 0 if self._now() - began > STABLE_S else failures + 1
             self._stopping.wait(self._draw() * min(CAP_S, BASE_S * 2 ** min(failures, 10)))
+
+    def _check_expiry(self) -> None:
+        """Raise OSError when the broker's certificate has expired for sure."""
+        sock = self._client.socket()
+        shown = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+        if shown and ssl.cert_time_to_seconds(str(shown["notAfter"])) < self._least():
+            self._client.disconnect()
+            raise ConnectionError("the broker's certificate has expired")
 
     def _is_looping(self) -> bool:
         """Whether paho's thread lives; what a broken broker sends can end it without a word."""
@@ -119,7 +130,11 @@ class DeviceLink:
         self._gone.set()
 
     def _message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self._on_message(message.topic, bytes(message.payload))
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # raised in here, it would end paho's thread
+            topic = ""
+        self._on_message(topic, bytes(message.payload))
 
     def subscribe(self, topic: str) -> None:
         """Subscribe now and after every reconnect."""

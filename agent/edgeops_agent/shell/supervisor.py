@@ -108,7 +108,7 @@ class Supervisor:
         )  # fmt: skip
         link = DeviceLink(
             settings, lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
-            lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic,
+            lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, self.clock.least,
         )  # fmt: skip
         link.subscribe(topics.downs_of(trust.device))
         return link
