@@ -1,4 +1,4 @@
-"""One real manager for all tests here, with three releases; agents are made and ended by each test."""
+"""One real manager for all tests here; agents are made and ended by each test."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -6,20 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from .site import Agent, Site
+from .site import Agent, Site, until
 
 NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A manager that is up, holding small:1, small:2 and big:1 (640 kB)."""
+    """A manager that is up; it makes its releases when they are first ordered."""
     made = Site(tmp_path_factory.mktemp("site"))
     made.init()
     made.up()
-    made.add_model("small:1", seed=1)
-    made.add_model("small:2", seed=2)
-    made.add_model("big:1", seed=3, hidden=8_000)
     yield made
     made.down()
 
@@ -40,6 +37,7 @@ def device(site: Site, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
         if holds:
             site.order(name, holds)
             agent.ended("committed-unproven", holds)
+            until((agent.folder / "slots" / "main.json").exists, "programs to be shown the model")
         return agent
 
     yield make

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.client
+import io
 import json
 import os
 import queue
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 import paho.mqtt.client as mqtt
 import psutil
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -30,10 +32,13 @@ from edgeops.cli import context
 from edgeops.cli.client import Client
 from edgeops.wire import topics
 from edgeops.wire.errors import Misuse
+from edgeops_agent.cli import main as agent_main
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell.disk import StateFolder
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
+MODELS = {"small:1": (1, 8), "small:2": (2, 8), "big:1": (3, 8_000)}
+"""Releases by name: seed and hidden width. A width of 8,000 makes 640 kB."""
 FEATURES = 16
 X = np.ones((1, FEATURES), np.float32)
 
@@ -54,6 +59,7 @@ class Site:
     folder: Path
     process: subprocess.Popen[str] | None = None
     ready: dict[str, Any] = field(default_factory=dict)
+    released: set[str] = field(default_factory=set)
 
     @property
     def env(self) -> dict[str, str]:
@@ -113,10 +119,13 @@ class Site:
         found = psutil.Process(self.process.pid).children(recursive=True)
         return next(child for child in found if "mosquitto" in child.name() or "python" in child.name())
 
-    def add_model(self, name: str, seed: int, hidden: int = 8) -> None:
-        """Forge, sign and upload `name` (NAME:VERSION), a small classifier; 140 `hidden` are 10 kB."""
+    def release(self, name: str) -> None:
+        """Forge, sign and upload one of MODELS, once."""
+        if name in self.released:
+            return
+        self.released.add(name)
         version = name.replace(":", "-")
-        _make_model(self.folder / f"{version}.onnx", seed, hidden)
+        _make_model(self.folder / f"{version}.onnx", *MODELS[name])
         data = ("--calib", f"{version}.calib.npz", "--eval", f"{version}.eval.npz", "--variants", "fp32")
         self.edgeops("model", "add", name, f"{version}.onnx", *data, "--folder", "m", "--out", f"releases/{version}")
 
@@ -126,6 +135,7 @@ class Site:
 
     def order(self, device: str, release: str, slot: str = "main", trial_s: int = 1) -> str:
         """Start a rollout of `release` to one device with a trial of `trial_s` seconds; its id."""
+        self.release(release)
         model, _, version = release.partition(":")
         body = {
             "model": model, "version": int(version), "to": f"name={device}", "waves": "1", "slot": slot,
@@ -214,6 +224,15 @@ def _make_model(path: Path, seed: int, hidden: int) -> None:
     np.savez(path.with_suffix(".eval.npz"), x=x[400:], y=scores[400:].argmax(1))
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
 @dataclass
 class Agent:
     """One device: its folder, and its process while it runs."""
@@ -225,17 +244,27 @@ class Agent:
     port: int = 0
     said: list[bytes] = field(default_factory=list)
 
-    def command(self, *words: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
-        """One `edgeops-agent` command, to its end."""
-        argv = [sys.executable, "-m", "edgeops_agent.cli", *words]
-        return subprocess.run(
-            argv, env=self.site.env, capture_output=True, text=True, check=False, timeout=60, input=text
-        )
+    def run(self, *words: str) -> Done:
+        """`edgeops-agent run`, which must end by itself."""
+        argv = [sys.executable, "-m", "edgeops_agent.cli", "run", *words]
+        done = subprocess.run(argv, env=self.site.env, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def command(self, *words: str, text: str = "") -> Done:
+        """Another `edgeops-agent` command, in this process exactly as the console script runs it."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(text))
+            try:
+                code = agent_main(list(words))
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Done(code, out.getvalue(), err.getvalue())
 
     def enroll(self) -> None:
         """Register at the manager and redeem the token."""
         done = self.command("enroll", self.site.register(self.name), "--state", str(self.folder), "--json")
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
 
     @property
     def log(self) -> str:
@@ -322,7 +351,7 @@ class Agent:
     def serves(self) -> str:
         """The model that answers now, as NAME:VERSION, found by asking for an inference; "" when nobody does."""
         tensor = {"name": "x", "shape": list(X.shape), "datatype": "FP32", "data": X.ravel().tolist()}
-        for model in {one.name.partition("-")[0] for one in (self.site.folder / "releases").iterdir()}:
+        for model in {name.partition(":")[0] for name in self.site.released}:
             with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
                 status, answer = self.ask("POST", f"/v2/models/{model}/infer", json.dumps({"inputs": [tensor]}).encode())
                 if status == 200:

@@ -65,7 +65,8 @@ def test_a_program_with_the_model_open(site, device):
         site.order(agent.name, "big:1")
         agent.ended("committed-unproven", "big:1")
         model.infer({"x": X})
-        assert model.refresh() is True and (model.name, model.version) == ("big", 1)
+        until(model.refresh, "the pointer to the committed model")
+        assert (model.name, model.version) == ("big", 1)
         model.infer({"x": X})
     assert not list((agent.folder / "leases").iterdir())
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 
 import psutil
 import pytest
@@ -78,7 +79,7 @@ def test_a_flood_of_refused_messages(site, device):
     with inside(agent) as (offer, supervisor):
         published, real = [], supervisor.link.publish
         supervisor.link.publish = lambda topic, *rest: published.append(topic) or real(topic, *rest)
-        started = saves(agent)
+        started, began = saves(agent), time.monotonic()
         for number in range(5000):
             offer("blk", bytes(31) + b"\1" + number.to_bytes(4, "big") + b"x" * 100)
             offer("desired", b'[["desired","{}"]]')
@@ -87,8 +88,9 @@ def test_a_flood_of_refused_messages(site, device):
                 assert agent.serves() == "small:1"
         until(lambda: supervisor.record.counters.get("refused_desired") == 5000, "all to be refused")
         until(lambda: site.device(agent.name)["counters"].get("refused_desired") == 5000, "the refusals to be reported")
-        assert sum(topic.endswith("/state") for topic in published) < 60
-        assert saves(agent) - started <= 4
+        seconds = time.monotonic() - began
+        assert sum(topic.endswith("/state") for topic in published) < seconds + 10
+        assert saves(agent) - started <= seconds / 30 + 3
         assert supervisor.inbox.dropped == 0
     counters = agent.record().counters
     assert (counters["refused_desired"], counters["refused_blocks"]) == (5000, 5000)
@@ -128,7 +130,7 @@ def test_old_orders_again_and_again(site, device):
             offer("desired", old)
         until(lambda: supervisor.record.counters.get("refused_desired.replay", 0) >= 300, "the replays to be refused")
         until(lambda: supervisor.record.counters.get("duplicate_desired", 0) >= 300, "the duplicates to be counted")
-        assert saves(agent) - started <= 2
+        assert saves(agent) - started <= 5
         assert documents == {path: path.stat().st_mtime_ns for path in (agent.folder / "documents").iterdir()}
     assert agent.runs() == "small:2"
     assert agent.record().counters["duplicate_desired"] >= 300

@@ -33,15 +33,16 @@ def test_killed_in_every_phase(site, device):
     releases = ["small:2", "small:1"]
     for phase in ("fetch", "verify", "install", "trial"):
         release = releases[0]
-        site.order(agent.name, release, trial_s=2)
+        site.order(agent.name, release, trial_s=1)
         agent.watch(lambda slot, least=WORKING.index(phase): slot.phase in WORKING[least:])
         before = counters(agent.record())
         kill(agent)
         running = agent.runs()
         agent.start()
         assert until(agent.serves, "a model") in (running, release)
-        kill(agent)
-        agent.start()
+        if phase == "trial":
+            kill(agent)
+            agent.start()
         agent.ended("committed-unproven", release)
         assert all(now >= then for now, then in zip(counters(agent.record()), before, strict=True))
         assert agent.serves() == release
@@ -65,10 +66,10 @@ def test_killed_while_rolling_back(site, device):
 
 
 def test_killed_at_random_moments(site, device):
-    """Eight kills at random moments of one update after another: always a proved model, never two workers, never a counter back."""
+    """Five kills at random moments of one update after another: always a proved model, never two workers, never a counter back."""
     rng, agent = random.Random(3), device(holds="small:1")
     last = counters(agent.record())
-    for turn in range(8):
+    for turn in range(5):
         if agent.main().phase not in WORKING:
             site.order(agent.name, ("small:2", "small:1")[agent.runs() == "small:2"], trial_s=1)
         time.sleep(rng.uniform(0, 1.2))  # the moment is the point
@@ -86,7 +87,7 @@ def test_killed_at_random_moments(site, device):
 def test_a_worker_killed_again_and_again_comes_back(device):
     """When memory is short the system kills workers: each death is counted, and a device with one model never gives it up."""
     agent = device(holds="small:1")
-    for _ in range(6):
+    for _ in range(5):
         [worker] = until(agent.workers, "a worker", 20)
         until(lambda: agent.serves() == "small:1", "the model")
         worker.kill()
@@ -94,5 +95,5 @@ def test_a_worker_killed_again_and_again_comes_back(device):
     until(lambda: agent.serves() == "small:1", "the model")
     assert agent.end() == 0
     record = agent.record()
-    assert (agent.runs(), record.counters["worker_crashes"]) == ("small:1", 6)
+    assert (agent.runs(), record.counters["worker_crashes"]) == ("small:1", 5)
     assert record.slots["main"].last.verdict == "committed-unproven"
