@@ -5,6 +5,7 @@ import json
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeops.cli import context
@@ -171,6 +172,24 @@ def test_model_add_whose_gates_fail_leaves_nothing(home: Path, edgeops, digits):
     assert (ran.code, ran.json["error"]["reason"], ran.json["error"]["kind"]) == (3, "no-variant-passes", "rejected")
     assert ran.json["error"]["variants"][0]["reason"] == "accuracy-floor"
     assert list(Path("releases").iterdir()) == []
+
+
+def test_a_forest_needs_trust_by_name(edgeops, home: Path, digits, tmp_path: Path):
+    """A .skops with types of its own is refused with their names; `--trust` with each of them takes it."""
+    import skops.io
+    from sklearn.ensemble import RandomForestClassifier
+
+    with np.load(digits[4]) as data:
+        model = RandomForestClassifier(5, max_depth=4, random_state=0).fit(data["x"], data["y"])
+    skops.io.dump(model, tmp_path / "forest.skops")
+    options = ("--folder", str(home), "--no-upload", "--json")
+    words = ("model", "add", "digits:1", str(tmp_path / "forest.skops"), *digits[1:], *options)
+    refused = edgeops(*words)
+    assert (refused.code, refused.json["error"]["reason"]) == (3, "untrusted-type")
+    held = skops.io.get_untrusted_types(file=tmp_path / "forest.skops")
+    assert all(name in refused.json["error"]["message"] for name in held) and "--trust TYPE" in refused.json["error"]["message"]
+    trusted = edgeops(*words, *(word for name in held for word in ("--trust", name)))
+    assert trusted.code == 0 and [row["variant"] for row in trusted.json["variants"] if row["passed"]] == ["fp32"]
 
 
 def test_broken_models_are_named(home: Path, edgeops, digits, tmp_path: Path):

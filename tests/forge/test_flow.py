@@ -174,6 +174,16 @@ def test_a_model_no_better_than_one_answer_is_doubted(case: Case, tmp_path: Path
     assert forge(case, tmp_path / "s").warnings == ()
 
 
+def test_a_reference_that_is_too_small_is_announced(case: Case, tmp_path: Path) -> None:
+    """Without enough reference rows no drift can be watched on any device, and the publisher is told so at once."""
+    with np.load(case.reference) as data:
+        few = data_file(tmp_path / "few.npz", x=data["x"][:199])
+    done = forge(case, tmp_path / "r", reference=few)
+    (warning,) = done.warnings
+    assert "no drift will be watched: the reference has 199 rows, at least 200 are needed" in warning
+    assert all(variant.reference is None for variant in done.release.variants.values())
+
+
 def test_evaluating_on_calibration_rows_is_refused(case: Case, tmp_path: Path) -> None:
     """Shared rows are refused beyond one per cent and named in a warning below it."""
     with pytest.raises(Rejected, match="data-overlap"):
