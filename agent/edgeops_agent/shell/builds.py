@@ -1,15 +1,18 @@
 """From a build to its files: which objects it needs, whether they are whole, and the runnable a worker is given."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical, envelope
-from edgeops.wire.errors import Rejected
+from edgeops.wire.errors import EdgeopsError, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.keys import sha256
 from edgeops.wire.release import Release, Side, Variant
 
+from ..core.record import Record
 from ..core.slot import Build
+from ..core.update import keep
 from .disk import StateFolder
 from .runnable import Limits, Runnable
 
@@ -52,6 +55,18 @@ def check(folder: Kept, build: Build) -> None:
     """Hash every object of a build; raises Rejected("bad-object" | "missing-object")."""
     for side in parts_of(folder, build):
         folder.read(side.sha256, side.size)
+
+
+def sweep(folder: StateFolder, record: Record, documents: Iterable[str]) -> None:
+    """Delete what neither the builds of `record` nor `documents` need."""
+    wanted: set[str] = set()
+    for slot in record.slots.values():
+        for build in keep(slot):
+            try:
+                wanted |= {side.sha256 for side in parts_of(folder, build)}
+            except EdgeopsError:
+                return  # a build that cannot be read yet must not lose its objects to the sweep
+    folder.sweep(wanted, documents)
 
 
 def runnable(folder: StateFolder, slot: str, build: Build, device_class: str) -> Runnable:

@@ -1,5 +1,6 @@
 """What this device is and how it feels: CPU class, runtime version (without loading the runtime), memory, disk."""
 
+import contextlib
 import os
 import platform
 from importlib import metadata
@@ -41,8 +42,10 @@ def birth(device: Capabilities) -> dict[str, Any]:
 
 def facts(root: Path) -> dict[str, int]:
     """Free disk (bytes) where the agent lives, CPUs, memory (bytes) where known."""
-    status = os.statvfs(root)
-    found = {"disk_free": status.f_bavail * status.f_frsize, "cpus": os.cpu_count() or 1}
+    found = {"cpus": os.cpu_count() or 1}
+    with contextlib.suppress(OSError):  # a disk that fails is not the moment to fall silent
+        status = os.statvfs(root)
+        found["disk_free"] = status.f_bavail * status.f_frsize
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return found

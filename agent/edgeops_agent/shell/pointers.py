@@ -4,12 +4,15 @@ A candidate on trial is never shown here, so a rollback changes nothing for them
 """
 
 import contextlib
+import time
 
 from edgeops.wire.errors import EdgeopsError
 
 from ..core.slot import Build
 from . import builds
 from .disk import StateFolder, write_whole
+
+AGAIN_S = 5.0
 
 
 class Pointers:
@@ -18,11 +21,13 @@ class Pointers:
     def __init__(self, folder: StateFolder, device_class: str) -> None:
         self._folder, self._device_class = folder, device_class
         self._shown: dict[str, Build | None] = {}
+        self._again = 0.0
 
     def show(self, slot: str, build: Build | None) -> None:
-        """Point `slot` at `build`; does nothing when it does already. What cannot be written now is tried at the next call."""
-        if slot in self._shown and self._shown[slot] == build:
+        """Point `slot` at `build`; does nothing when it does already. What cannot be written is tried again after 5 s."""
+        if (slot in self._shown and self._shown[slot] == build) or time.monotonic() < self._again:
             return
+        self._again = time.monotonic() + AGAIN_S
         path = self._folder.slots / f"{slot}.json"
         with contextlib.suppress(EdgeopsError, OSError):
             if build is None:
@@ -30,3 +35,4 @@ class Pointers:
             else:
                 write_whole(path, builds.runnable(self._folder, slot, build, self._device_class).to_json().encode())
             self._shown[slot] = build
+            self._again = 0.0

@@ -4,45 +4,42 @@ import contextlib
 import functools
 import secrets
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeops.wire import envelope, topics
+from edgeops.wire import topics
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
-from edgeops.wire.messages import Bundle, Presence, seal_tele
+from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import FrameTopic
 
 from ..core.receive import Situation, obey, receive
 from ..core.record import Record
 from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
-from ..core.update import keep, step
-from . import builds, facts, reporting
+from ..core.update import step
+from . import builds, facts
 from .clock import Clock, tick
 from .disk import StateFolder, write_whole
+from .documents import Documents, needed
 from .downloads import Downloads
 from .fetching import StreamFetch
 from .identity import Paths, load_signer, load_site
 from .inbox import Inbox, Message
 from .journal import Sparing, say
-from .leases import held as leases_held
 from .ledger import Ledger, Unsaved
 from .link import DeviceLink, LinkSettings
 from .listen import Listeners
 from .news import Ailing, Collected, Crashed, Ran
 from .pointers import Pointers
+from .revival import Revival
 from .runner import SlotRunner
-from .spool import Spool
 from .vacancy import Vacancy
+from .voice import Voice
 
 TICK_S = 0.25
-REPORT_S = 30.0
-NEWS_S = 5.0
-REFUSED_REPORT_S = 1.0
 ASK_ANEW_S = 10.0
-REVIVE_S, REVIVE_AT_MOST_S, CALM_S = 5.0, 60.0, 600.0
 BLOCK_HEADER = 36
-MOST_DOCUMENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +71,16 @@ class Supervisor:
         self.device = facts.capabilities()
         self.clock = Clock(self.record.trust.time_floor)
         self.inbox = Inbox()
-        self.spool = Spool(self.folder.spool)
+        self.voice = Voice(self.folder, self.ledger, self.signer, self.boot, self.device)
         self.pointers = Pointers(self.folder, self.device.device_class)
         self.log = Sparing()
+        self.revival = Revival()
         self.runners: dict[str, SlotRunner] = {}
-        self.calls = self.errors = 0
-        self._documents = self._kept()
+        self.documents = Documents(self.folder, self.record, self.log)
         self._postponed: list[tuple[str, Any]] = []
-        self._revive: dict[str, float] = {}
-        self._ailed: dict[str, tuple[float, float]] = {}
         self._stopping = self._missed = False
-        self._reported = self._born = 0.0
-        self._report_wait = REPORT_S
-        self._report_at = time.monotonic() + REPORT_S
-        self.link = self._make_link()
+        self._born = 0.0
+        self.link = self.voice.mouth = self._make_link()
         self.downloads = Downloads(
             functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event))
         )
@@ -101,11 +94,9 @@ class Supervisor:
 
     def _make_link(self) -> DeviceLink:
         site, trust = load_site(self.paths), self.record.trust
-        gone = Presence(trust.fleet, trust.device, trust.incarnation, self.boot, "gone")
         settings = LinkSettings(
-            site.mqtt[0], trust.device, self.paths.ca, self.paths.certificate, self.paths.tls_key,
-            topics.up(trust.device, "presence"), envelope.seal("presence", gone.payload(), [self.signer]),
-        )  # fmt: skip
+            site.mqtt[0], trust.device, self.paths.ca, self.paths.certificate, self.paths.tls_key, *self.voice.presence("gone")
+        )
         link = DeviceLink(
             settings, lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
             lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, self.clock.least,
@@ -141,7 +132,8 @@ class Supervisor:
                 self._missed = True
                 return
             name, event = item
-            if isinstance(event, Restarted):  # what is committed must run after any restart; nothing new is decided by that
+            failed = isinstance(event, Failed) and event.phase == "trial"
+            if failed or isinstance(event, Restarted):  # what is committed must run then; nothing new is decided by that
                 self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
             if not isinstance(event, Tick):
                 self._postponed.append(item)
@@ -157,7 +149,7 @@ class Supervisor:
                 if slot.phase == "rollback" and slot.target:
                     self._feed(name, Done("rollback", slot.target.order, tick()))
             case (str(_), Collected(_, window, calls, errors)):
-                self._telemetry(window, calls, errors)
+                self.voice.telemetry(window, calls, errors)
             case (str(_), Crashed()):
                 self.ledger.store(self.record.counted("worker_crashes"))
             case (str(name), Ailing(build, reason)):
@@ -170,10 +162,7 @@ class Supervisor:
         if self.record.slots.get(name, Slot()).previous is not None:
             self._feed(name, lost)
             return
-        now, (since, last) = time.monotonic(), self._ailed.get(name, (float("-inf"), 0.0))
-        wait = REVIVE_S if now - since > CALM_S else min(last * 2, REVIVE_AT_MOST_S)
-        self._ailed[name], self._revive[name] = (now, wait), now + wait
-        say(f"slot {name}: nothing runs ({lost.reason}); the model is started again in {wait:g} s")
+        say(f"slot {name}: nothing runs ({lost.reason}); the model is started again in {self.revival.plan(name):g} s")
 
     # -- the core's answers
 
@@ -197,13 +186,13 @@ class Supervisor:
                 case Fetch(target):
                     self._fetch(name, target)
                 case Discard():
-                    self._discard()
+                    builds.sweep(self.folder, self.record, needed(self.record))
                 case Report():
                     report = True
                 case _:
                     self._runner(name).do(command)
         if report:
-            self._report()
+            self.voice.report()
 
     def _runner(self, name: str) -> SlotRunner:
         if name not in self.runners:
@@ -234,24 +223,23 @@ class Supervisor:
             raise
         except EdgeopsError as error:
             self._refused("message", error)
+        except Exception:  # whatever the other side found that we did not think of must not end the agent
+            self.log.say("internal", f"a message on {topic[:128]} was not understood: {traceback.format_exc()}")
+            self._refused("message", Rejected("internal", "not understood"))
 
     def _refused(self, what: str, error: EdgeopsError) -> None:
         """Count it. Neither a save nor a report each, or a flood would wear out the disk and the link."""
         self.log.say(f"{what}.{error.reason}", f"refused {what}: {error}")
         self.ledger.store(self.record.counted(f"refused_{what}").counted(f"refused_{what}.{error.reason}"))
-        self._report_soon()
+        self.voice.report_soon()
 
     def _documents_came(self, data: bytes) -> None:
-        situation = Situation(self.clock.now(), tick(), self.nonce, self.device, self._documents)
+        situation = Situation(self.clock.now(), tick(), self.nonce, self.device, self.documents.known)
         received = receive(self.record, Bundle.decode(data), situation)
         if received.site:
             self._keep_site(received.site)
-        documents = self._documents | dict(received.documents)
-        self._keep_documents(received.record, documents)
+        self.documents.add(received.record, received.documents)
         self._store(received.record)
-        needed = self._needed(received.record)
-        recent = list(documents)[-MOST_DOCUMENTS:]
-        self._documents = {name: document for name, document in documents.items() if name in needed or name in recent}
         if received.time:
             self.clock.believe(received.time)
             self.nonce = secrets.token_hex(32)
@@ -259,7 +247,7 @@ class Supervisor:
             self.log.say(line.partition(":")[0], f"refused {line}")
         self._act(list(received.commands))
         if received.refused:
-            self._report_soon()
+            self.voice.report_soon()
 
     def _keep_site(self, site: bytes) -> None:
         """Before the record says that this site is ours, since the record would never take it again."""
@@ -268,31 +256,11 @@ class Supervisor:
         except Unfit as error:
             raise Unsaved(error.reason, error.message) from None
 
-    def _keep_documents(self, record: Record, documents: dict[str, bytes]) -> None:
-        """Put on disk what the slots need; what does not fit now fails the order when it is fetched."""
-        for name in self._needed(record) & documents.keys():
-            try:
-                self.folder.put_document(name, documents[name])
-            except Unfit as error:
-                self.log.say("document", f"document {name[:12]} is not kept: {error}")
-
-    def _kept(self) -> dict[str, bytes]:
-        names = self._needed(self.record)
-        return {name: self.folder.document(name) for name in names if (self.folder.documents / name).is_file()}
-
-    def _needed(self, record: Record) -> set[str]:
-        """Documents that must be on disk for the slots as they are."""
-        names = {build.release for slot in record.slots.values() for build in keep(slot)}
-        return names | {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"} - {""}
-
     # -- fetching
 
     def _fetch(self, name: str, target: Target) -> None:
         try:
-            for digest in {target.stream, target.build.release if target.build else target.stream}:
-                if digest in self._documents:
-                    self.folder.put_document(digest, self._documents[digest])
-            listed = self.folder.document(target.stream)
+            listed = self.documents.for_fetch(target)
         except EdgeopsError as error:
             self.inbox.put((name, Failed("fetch", target.order, tick(), error.reason, error.message)))
             return
@@ -301,21 +269,11 @@ class Supervisor:
     def _frame(self, stream: str, index: int, data: bytes) -> None:
         try:
             if not self.downloads.frame(stream, index, data):
-                self.downloads.check_late(stream, index, data, self._documents.get(stream))
+                self.downloads.check_late(stream, index, data, self.documents.known.get(stream))
         except Rejected as error:
             self._refused("blocks", error)
 
-    def _discard(self) -> None:
-        wanted: set[str] = set()
-        for slot in self.record.slots.values():
-            for build in keep(slot):
-                try:
-                    wanted |= {side.sha256 for side in builds.parts_of(self.folder, build)}
-                except EdgeopsError:
-                    return  # a build that cannot be read yet must not lose its objects to the sweep
-        self.folder.sweep(wanted, self._needed(self.record))
-
-    # -- timers and reports
+    # -- time passes
 
     def _timers(self) -> None:
         now = time.monotonic()
@@ -326,82 +284,33 @@ class Supervisor:
             for name, slot in self.record.slots.items():
                 if slot.phase != "idle" and tick() >= slot.deadline:
                     self._handle((name, Tick(tick())))
-        for name in [name for name, at in self._revive.items() if now >= at]:
-            del self._revive[name]
+        for name in self.revival.due():
             self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
         if self.link.connected:
             for want in self.downloads.wants():
-                self.link.publish(topics.up(self.record.trust.device, "want"), want.encode())
+                self.voice.want(want)
             if (self._missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
                 self._birth()
-        if now >= self._report_at:
-            self._report(news=self._report_wait < NEWS_S)
-        self.ledger.settle()
-        self._send_spool()
-
-    def _birth(self) -> None:
-        """Say that we are here; the manager answers with the time and with what we should run."""
-        self._born = time.monotonic()
-        self._missed = self.inbox.missed = False
-        trust = self.record.trust
-        birth = Presence(
-            trust.fleet, trust.device, trust.incarnation, self.boot, "birth", self.nonce,
-            facts.birth(self.device), facts.facts(self.folder.root),
-        )  # fmt: skip
-        self.link.publish(topics.up(trust.device, "presence"), envelope.seal("presence", birth.payload(), [self.signer]))
-        self.downloads.ask_soon()
-        self._report()
-
-    def _report_soon(self) -> None:
-        """For what others can provoke: at most one report a second."""
-        self._report_wait = REFUSED_REPORT_S
-        self._report_at = min(self._report_at, self._reported + REFUSED_REPORT_S)
-
-    def _report(self, news: bool = True) -> None:
-        """Say how everything stands. News is repeated after 5, 10 and 20 seconds, since nobody may have been listening."""
-        self._reported = time.monotonic()
-        self._report_wait = NEWS_S if news else min(2 * self._report_wait, REPORT_S)
-        self._report_at = self._reported + self._report_wait
         for name, slot in self.record.slots.items():
             self.pointers.show(name, slot.current)
-        if not self.link.connected:
-            return
-        try:
-            number = self.ledger.report_number()
-        except Unsaved:
-            return
-        leases = leases_held(self.folder.root)
-        committed = {slot.current.release for slot in self.record.slots.values() if slot.current}
-        lively = {
-            "calls": self.calls, "errors": self.errors, "spool_dropped": self.spool.dropped,
-            "messages_dropped": self.inbox.dropped, "saves_refused": self.ledger.refusals,
-            "leases": len(leases), "leases_behind": sum(lease.get("digest") not in committed for lease in leases),
-        }  # fmt: skip
-        state = reporting.state(self.record, self.boot, lively, number)
-        self.link.publish(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self.signer]))
+        self.ledger.settle()
+        self.voice.lively["messages_dropped"] = self.inbox.dropped
+        self.voice.speak()
 
-    def _telemetry(self, window: bytes | None, calls: int, errors: int) -> None:
-        self.calls += calls
-        self.errors += errors
-        if window is not None:
-            self.spool.add(seal_tele(window, self.signer))
-
-    def _send_spool(self) -> None:
-        while self.link.connected and (item := self.spool.oldest()) is not None:
-            if not self.link.publish(topics.up(self.record.trust.device, "tele"), item[1]):
-                return
-            self.spool.sent(item[0])
+    def _birth(self) -> None:
+        self._born = time.monotonic()
+        self._missed = self.inbox.missed = False
+        self.voice.birth(self.nonce)
+        self.downloads.ask_soon()
 
     def _close(self) -> None:
-        trust = self.record.trust
-        goodbye = Presence(trust.fleet, trust.device, trust.incarnation, self.boot, "goodbye")
         for runner in self.runners.values():
             runner.stop()
         self.vacancy.close()
-        while isinstance(item := self.inbox.take(0), tuple):
-            if isinstance(item[1], Collected):  # the last counts of the workers that have just ended
+        while (item := self.inbox.take(0)) is not None:
+            if isinstance(item, tuple) and isinstance(item[1], Collected):  # last counts of the workers that have just ended
                 self._take(item)
         self.ledger.settle(at_once=True)
-        self.link.stop((topics.up(trust.device, "presence"), envelope.seal("presence", goodbye.payload(), [self.signer])))
+        self.link.stop(self.voice.presence("goodbye"))
         self.listeners.close()
         self.folder.release()

@@ -89,3 +89,19 @@ def test_logs_that_cannot_be_written_stop_nothing(site, device):
     site.order(agent.name, "small:2")
     agent.ended("committed-unproven", "small:2")
     assert agent.end() == 0
+
+
+def test_a_trial_that_fails_while_the_disk_refuses_goes_back_at_once(site, device):
+    """A candidate that dies when nothing can be saved: the committed model answers again, the outcome is told later."""
+    agent = device(holds="small:1")
+    site.order(agent.name, "small:2", trial_s=30)
+    until(lambda: agent.serves() == "small:2", "the candidate to take the calls")
+    until(lambda: agent.main().phase == "trial", "the trial")
+    agent.limit_files(1)
+    for worker in agent.workers():
+        worker.kill()
+    until(lambda: agent.serves() == "small:1", "the committed model")
+    assert agent.main().phase == "trial"
+    agent.limit_files(-1)
+    assert agent.ended("rolled-back", "small:1").reason == "crashed:SIGKILL"
+    assert agent.serves() == "small:1"
