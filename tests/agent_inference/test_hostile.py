@@ -158,6 +158,30 @@ def test_hanging_call_while_serving(shop, serving, unix):
     assert worker.collect()["counters"]["errors_by_reason"] == {"call-timeout": 1}
 
 
+def test_too_many_calls_at_once_are_not_the_models_fault(shop, serving, tcp):
+    """A caller who waited for others until its deadline is told 503; that is no error of the model."""
+    golden = [GoldenCase({"x": np.float32([-1])}, {"y": np.sin(np.float32([-1]))})]
+    worker = serving(shop.endless(golden=golden, limits=Limits(256 << 20, 5000, 1500)), [tcp])
+    address = f"127.0.0.1:{tcp.getsockname()[1]}"
+    told = []
+
+    def call():
+        with Client(address, "endless", timeout=30) as client:
+            try:
+                client.infer({"x": np.float32([1])})
+            except Unfit as error:
+                told.append(error.reason)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+    counters = worker.collect()["counters"]
+    assert counters["errors_by_reason"] == {"call-timeout": told.count("call-timeout")}
+    assert counters["busy"] == told.count("busy") > 0
+
+
 def test_call_that_cannot_be_stopped(shop, serving, unix, wait_for):
     """A worker stuck in one operator that heeds no request to stop ends itself, and the reason is the call's deadline."""
     sock, path = unix

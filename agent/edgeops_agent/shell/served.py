@@ -36,15 +36,23 @@ class Served:
         self._latencies: deque[int] = deque(maxlen=LATENCIES)
         self._total_ns = 0
         self._calls = 0
+        self._busy = 0
         self._failed_ns = 0
         self._errors: dict[str, int] = {}
 
     def infer(self, inputs: Tensors) -> dict[str, Array]:
-        """Run once; raises what `Engine.call` raises. The model's failures are counted by reason, the caller's are not."""
+        """Run once; raises what `Engine.call` raises. The model's failures are counted by reason, the caller's are not.
+
+        A call that found the model busy with others says nothing of the model: it is counted apart.
+        """
         began = time.perf_counter_ns()
         try:
             outputs = self.engine.call(inputs)
         except Unfit as error:
+            if error.reason == "busy":
+                with self._counting:
+                    self._busy += 1
+                raise
             with self._counting:
                 self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
                 self._failed_ns += time.perf_counter_ns() - began
@@ -61,12 +69,13 @@ class Served:
         return outputs
 
     def counters(self) -> dict[str, Any]:
-        """Calls and errors since the start (by reason), and p50/p99 in microseconds over the last calls (0 without calls)."""
+        """Calls, errors (by reason) and calls turned away since the start; p50/p99 in microseconds of the last calls, or 0."""
         with self._counting:
             recent = sorted(self._latencies)
             return {
                 "calls": self._calls,
                 "errors": sum(self._errors.values()),
+                "busy": self._busy,
                 "errors_by_reason": dict(self._errors),
                 "total_us": self._total_ns // 1000,
                 "failed_us": self._failed_ns // 1000,

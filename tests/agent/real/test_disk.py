@@ -1,5 +1,7 @@
 """A disk that refuses: orders wait or fail by name, the model goes on, nothing half-written stays."""
 
+import resource
+import subprocess
 import sys
 
 import pytest
@@ -24,6 +26,19 @@ def test_objects_that_do_not_fit_fail_the_order(site, device):
     site.order(agent.name, "big:1")
     agent.ended("committed-unproven", "big:1")
     assert agent.serves() == "big:1"
+
+
+def test_enrolling_on_a_full_disk_does_not_spend_the_token(site, device):
+    """The disk is asked before the manager: exit 5, and with room the same token works."""
+    agent = device(enroll=False)
+    token = site.register(agent.name)
+    argv = [sys.executable, "-m", "edgeops_agent.cli", "enroll", token, "--state", str(agent.folder)]
+    limit = (1, resource.RLIM_INFINITY)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    )  # fmt: skip
+    assert (done.returncode, "[disk-full]" in done.stderr, "Traceback" in done.stderr) == (5, True, False)
+    assert agent.command(*argv[3:]).code == 0
 
 
 def test_a_record_that_cannot_be_saved_stops_orders_not_the_model(site, device):
