@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from . import signals
+
 PIPED_WIDTH = 240
 GOOD = {"online", "finished", "committed", "pass", "ok", "running", "active"}
 BAD = {"halted", "aborted", "failed", "fail", "revoked", "gone", "offline", "alarm", "rolled_back", "refused"}
@@ -105,12 +107,18 @@ def steps() -> Iterator[Callable[[str], None]]:
     """Progress of unknown length on stderr: each step with a spinner on a terminal, one line each otherwise."""
     screen = console(stderr=True)
     if not screen.is_terminal:
-        yield lambda step: print(f"… {step}", file=sys.stderr, flush=True)
+
+        def tell(step: str) -> None:
+            signals.check()
+            print(f"… {step}", file=sys.stderr, flush=True)
+
+        yield tell
         return
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=screen) as progress:
         current: list[Any] = []
 
         def begin(step: str) -> None:
+            signals.check()
             if current:
                 progress.update(current[-1], total=1, completed=1)
             current.append(progress.add_task(step, total=None))

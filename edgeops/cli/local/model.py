@@ -18,7 +18,7 @@ from .. import show
 from ..client import at
 from ..frame import Run
 from ..remote.releases import split_name
-from ..signals import loading
+from ..signals import check, loading
 from .folder import send
 from .place import find_folder, fleet_name, release_signers
 from .release import Keys, ManagerFolder
@@ -160,6 +160,7 @@ def _whole(target: Path, make: "Callable[[Path, Progress], tuple[Forged, bytes]]
     try:
         with show.steps() as progress:
             made = make(scratch, progress)
+        check()
         scratch.chmod(0o755)
         scratch.replace(target)
         return made

@@ -1,5 +1,6 @@
 """The stage: a scratch folder, the commands run on it, the processes started on it and ended with it."""
 
+import io
 import json
 import os
 import shlex
@@ -13,8 +14,11 @@ from typing import Any
 
 from edgeops.wire.errors import EdgeopsError, Unreachable
 
+from ...signals import deferred
+
 SCRIPTS = Path(sys.executable).parent
 PATIENCE_S = 120.0
+FOREGROUND = "the command at work"
 
 
 class Surprise(EdgeopsError):
@@ -46,22 +50,12 @@ class Stage:
     def show(self, *words: str, expect: int = 0) -> None:
         """Run one `edgeops` command as a person would and pass on what it prints, line by line; Surprise as above."""
         self.say(f"  $ edgeops {shlex.join(words)}")
-        argv, lines = self._at(["edgeops", *words]), []
-        with subprocess.Popen(
-            argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
-            try:
-                for line in process.stdout or ():
-                    lines.append(line)
-                    self.say(f"    {line.rstrip()}")
-            except BaseException:
-                # Popen waits a quarter of a second for a child when it is interrupted, and then leaves it behind.
-                process.terminate()
-                process.wait(PATIENCE_S)
-                raise
-        if process.returncode != expect:
-            said = "".join(lines[-20:])
-            raise Surprise("demo-command", f"{shlex.join(argv[1:])} exited {process.returncode}, not {expect}: {said}")
+        argv, lines = ["edgeops", *words], []
+        process = self._begin(FOREGROUND, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for line in io.TextIOWrapper(process.stdout or io.BytesIO(), "utf-8"):
+            lines.append(line)
+            self.say(f"    {line.rstrip()}")
+        self._end(argv, process, expect, "".join(lines[-20:]))
 
     def agent(self, *words: str) -> dict[str, Any]:
         """Run one `edgeops-agent` command to its end."""
@@ -77,13 +71,25 @@ class Stage:
             self.say(f"    {line}")
 
     def _run(self, argv: list[str], expect: int) -> dict[str, Any]:
-        done = subprocess.run(self._at(argv), cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
-        if done.returncode != expect:
-            said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-            raise Surprise("demo-command", f"{shlex.join(argv)} exited {done.returncode}, not {expect}: {said}")
-        lines = done.stdout.strip().splitlines()
+        process = self._begin(FOREGROUND, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = (stream.decode("utf-8", "replace").strip() for stream in process.communicate())
+        self._end(argv, process, expect, (err or out)[-2000:])
+        lines = out.splitlines()
         data = json.loads(lines[-1]) if lines else {}
         return data if isinstance(data, dict) else {"items": data}
+
+    def _begin(self, name: str, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+        """Start a child and note it in one go: interrupted between the two, it would be left behind."""
+        with deferred():
+            process = subprocess.Popen(self._at(argv), cwd=self.folder, env=self.env, start_new_session=True, **streams)
+            self._running[name] = process
+        return process
+
+    def _end(self, argv: Sequence[str], process: subprocess.Popen[bytes], expect: int, said: str) -> None:
+        code = process.wait()
+        del self._running[FOREGROUND]
+        if code != expect:
+            raise Surprise("demo-command", f"{shlex.join(argv)} exited {code}, not {expect}: {said}")
 
     def _at(self, argv: Sequence[str]) -> list[str]:
         return [str(self._places[argv[0]] / argv[0]), *argv[1:]]
@@ -92,10 +98,7 @@ class Stage:
         """Start a process of the stage; its output goes to logs/NAME.log."""
         log = (self.folder / "logs" / f"{name}.log").open("ab")
         with log:
-            self._running[name] = subprocess.Popen(
-                self._at(argv), cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            self._begin(name, argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def check_alive(self) -> None:
         """Raise Surprise when a process of the stage has ended."""
