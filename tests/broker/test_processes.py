@@ -70,7 +70,7 @@ def test_the_broker_ends_with_its_parent(kind, pki, tmp_path, end, eventually):
         children = descendants(parent.pid)
         assert children
         parent.send_signal(end)
-        parent.wait(10)
+        parent.wait(60)
     assert eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children))
 
 
