@@ -30,7 +30,7 @@ class Stage:
 
     def __init__(self, folder: Path, say: Callable[[str], None], agents: Path = SCRIPTS) -> None:
         self.folder, self.say = folder, say
-        self._places = {"edgeops": SCRIPTS, "edgeops-agent": agents, "python3": agents}
+        self._places = {"edgeops": SCRIPTS, "python": SCRIPTS, "edgeops-agent": agents, "python3": agents}
         self.env = {**os.environ, "EDGEOPS_CONFIG": str(folder / "config" / "contexts.toml"), "PYTHONUNBUFFERED": "1"}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "logs").mkdir(parents=True, exist_ok=True)
@@ -64,19 +64,19 @@ class Stage:
     def python(self, *words: str) -> None:
         """Run a Python module in this environment."""
         self.say(f"  $ python {shlex.join(words)}")
-        done = subprocess.run([sys.executable, *words], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Surprise("demo-command", f"python {words[1]} exited {done.returncode}: {done.stderr[-2000:]}")
-        for line in done.stdout.splitlines():
+        for line in self._output(["python", *words], 0).splitlines():
             self.say(f"    {line}")
 
     def _run(self, argv: list[str], expect: int) -> dict[str, Any]:
+        lines = self._output(argv, expect).splitlines()
+        data = json.loads(lines[-1]) if lines else {}
+        return data if isinstance(data, dict) else {"items": data}
+
+    def _output(self, argv: list[str], expect: int) -> str:
         process = self._begin(FOREGROUND, argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         out, err = (stream.decode("utf-8", "replace").strip() for stream in process.communicate())
         self._end(argv, process, expect, (err or out)[-2000:])
-        lines = out.splitlines()
-        data = json.loads(lines[-1]) if lines else {}
-        return data if isinstance(data, dict) else {"items": data}
+        return out
 
     def _begin(self, name: str, argv: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
         """Start a child and note it in one go: interrupted between the two, it would be left behind."""
