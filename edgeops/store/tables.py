@@ -31,6 +31,13 @@ devices = Table(
     Column("presence_at", BigInteger),
     Column("paused_s", BigInteger, nullable=False),
     Column("boot", String(32)),
+    Column("approval", Integer),
+    Column("fingerprint", String(64)),
+    Column("pending", JSON),
+    Column("documents", JSON),
+    Column("boots", JSON),
+    Column("silenced_at", BigInteger),
+    Index("ix_devices_fingerprint", "fingerprint"),
 )  # fmt: skip
 
 revocations = Table(
@@ -101,6 +108,14 @@ assignments = Table(
     Index("ix_assignments_rollout_position", "rollout", "position"),
 )  # fmt: skip
 
+approvals = Table(
+    "approvals", metadata,
+    Column("rollout", String(64), primary_key=True),
+    Column("who", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+)  # fmt: skip
+
 reports = Table(
     "reports", metadata,
     Column("device", String(64), primary_key=True),
@@ -148,6 +163,13 @@ tokens = Table(
     Index("uq_tokens_hash", "hash", unique=True),
 )  # fmt: skip
 
+credentials = Table(
+    "credentials", metadata,
+    Column("device", String(64), primary_key=True),
+    Column("verifier", String(256), nullable=False),
+    Column("expires", BigInteger, nullable=False),
+)  # fmt: skip
+
 marks = Table(
     "marks", metadata,
     Column("name", String(64), primary_key=True),
@@ -165,4 +187,11 @@ audit = Table(
     Column("previous", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
     sqlite_autoincrement=True,
+)  # fmt: skip
+
+checkpoints = Table(
+    "checkpoints", metadata,
+    Column("entry", Integer, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
 )  # fmt: skip
