@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from edgeops.manager.problems import Missing
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
 
+from .limits import TooMany
+
 _LOG = logging.getLogger("edgeops.api")
 MEDIA = "application/problem+json"
 MOST_DETAIL, MOST_ERRORS = 2000, 20
@@ -21,7 +23,7 @@ STATUS: dict[str, int] = {
     "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 403, "role": 403, "device-revoked": 403,
     "device-exists": 409, "release-exists": 409, "missing-objects": 409, "rollout-conflict": 409, "illegal-transition": 409,
     "token-exists": 409, "last-admin": 409, "selector-empty": 422, "too-large": 413, "bad-range": 416, "unknown-token": 404,
-    "disk-full": 507,
+    "disk-full": 507, "too-many": 429,
 }  # fmt: skip
 KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
     (Rejected, "rejected", 422, "Not to be believed"),
@@ -61,7 +63,10 @@ def of_error(error: EdgeopsError) -> JSONResponse:
     """The answer for one of our own errors."""
     _, kind, status, title = next((row for row in KINDS if isinstance(error, row[0])), KINDS[-1])
     more = {"missing": error.digests} if isinstance(error, Missing) else {}
-    return document(STATUS.get(error.reason, status), kind, title, error.reason, error.message, **more)
+    answer = document(STATUS.get(error.reason, status), kind, title, error.reason, error.message, **more)
+    if isinstance(error, TooMany):
+        answer.headers["Retry-After"] = str(error.retry_s)
+    return answer
 
 
 def too_large(most: int) -> Misuse:
