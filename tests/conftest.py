@@ -2,12 +2,16 @@
 to test on, and figures worth telling."""
 
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
 
 from edgeops.broker.mosquitto import find_mosquitto
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in background jobs of a script; what we start would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("house", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("house")

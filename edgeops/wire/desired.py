@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .fields import HEX64, ID, Fields
+from .root import URL
 
 ACTIONS = ("run", "none", "prefetch")
 
@@ -105,7 +106,7 @@ class Desired:
         return Desired(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.number("epoch"),
             fields.number("counter", 1), fields.number("issued"), fields.number("expires"),
-            fields.each("slots", SlotWish.parse, 16), fields.text("channel", ID), fields.texts("sources", most=8, default=()),
+            fields.each("slots", SlotWish.parse, 16), fields.text("channel", ID), fields.texts("sources", URL, 8, ()),
             fields.texts("must", most=32, default=()),
         )  # fmt: skip
 

@@ -94,7 +94,7 @@ class Fields:
 
     def counts(self, name: str, most: int = 64) -> dict[str, int]:
         """An object of non-negative integers."""
-        values = self.mapping(name, most, {})
+        values = self.mapping(name, most)
         for value in values.values():
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise self.fail(name, "an object of integers >= 0")

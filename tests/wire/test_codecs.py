@@ -53,6 +53,7 @@ releases = st.builds(
     st.from_regex(r"[0-9]{1,4}\.[0-9]{1,4}", fullmatch=True), st.dictionaries(ids, variants, min_size=1, max_size=3),
     st.dictionaries(ids, sides, max_size=3), musts,
 )  # fmt: skip
+urls = st.sampled_from(["mqtts://m:1", "wss://m.example:443", "https://[::1]:8443"])
 trials = st.builds(Trial, *[counts] * len(Trial.__slots__))
 wishes = st.builds(
     SlotWish, st.sampled_from([a for a in ACTIONS if a != "none"]), hex64, ids, hex64 | st.just(""), ids | st.just(""), trials,
@@ -60,11 +61,10 @@ wishes = st.builds(
 ) | st.builds(SlotWish, st.just("none"), rollout=ids | st.just(""))  # fmt: skip
 desireds = st.builds(
     Desired, ids, ids, ones, counts, ones, counts, counts, st.dictionaries(ids, wishes, max_size=3), ids,
-    st.lists(nfc, max_size=3).map(tuple), musts,
+    st.lists(urls, max_size=3).map(tuple), musts,
 )  # fmt: skip
 times = st.builds(SignedTime, ids, ids, hex64, counts, counts, counts)
 floors = st.builds(Floor, ids, ones, st.dictionaries(ids, counts, max_size=3))
-urls = st.sampled_from(["mqtts://m:1", "wss://m.example:443", "https://[::1]:8443"])
 endpoints = st.lists(urls, min_size=1, max_size=3).map(tuple)
 sites = st.builds(Site, ids, ones, counts, st.just((w.PEM,)), endpoints, endpoints)
 reports = st.builds(

@@ -2,11 +2,9 @@
 
 import base64
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from types import ModuleType
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from edgeops.wire import canonical, envelope
@@ -96,18 +94,3 @@ def tweak(data: bytes, **changes: Any) -> bytes:
     for name, value in changes.items():
         outer[name] = value(outer[name]) if callable(value) else value
     return canonical.encode(outer)
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The wire code under attack: the real one, or a patched copy of it."""
-
-    trust: ModuleType
-    envelope: ModuleType
-    errors: ModuleType
-
-    @staticmethod
-    def of(package: str) -> "Code":
-        """The modules of `package`."""
-        parts: Mapping[str, ModuleType] = {name: importlib.import_module(f"{package}.{name}") for name in Code.__slots__}
-        return Code(**parts)

@@ -1,9 +1,12 @@
-"""The table of attacks on the trust rules: what an attacker does, and the reason the device must give."""
+"""Attacks with documents, as data: what is sent to a device in which state, and what it must say to it.
+
+`edgeops/wire/vectors/documents.json` is made from these rows (`python -m tests.attacks.vectors`), for other implementations.
+"""
 
 import base64
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeops.wire import canonical, envelope
@@ -11,72 +14,86 @@ from edgeops.wire.desired import Desired, Floor
 from edgeops.wire.release import Release
 from edgeops.wire.trust import Trust
 
-from . import world as w
-from .world import Code
+from ..wire import world as w
+
+Documents = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Documents offered to a device: `kind` is bundle, command or pin; `kept` are documents it had on disk already."""
+
+    documents: Documents
+    kind: str = "bundle"
+    trust: Trust = w.TRUST
+    now: int = w.NOW
+    nonce: str = w.NONCE
+    device: Any = w.DEVICE_CAN
+    kept: Mapping[str, bytes] = field(default_factory=dict)
+    pin: str = ""
+    fleet: str = w.FLEET
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One attack: it must end in an error of type `by` with `reason`, and not in anything else."""
+    """One attack: the last document must be refused with `reason`; by an Unfit device it is the slot that ends so."""
 
     id: str
     attack: str
     reason: str
-    act: Callable[[Code], Any]
+    offer: Offer
     by: str = "Rejected"
 
 
-def desired(data: bytes | None = None, trust: Trust = w.TRUST, now: int = w.NOW, **changes: Any) -> Callable[[Code], Any]:
-    """Offer a desired document, honest but for `changes`."""
-    return lambda code: code.trust.accept_desired(trust, data or w.sealed("desired", replace(w.DESIRED, **changes)), now)
+def desired(data: bytes | None = None, trust: Trust = w.TRUST, now: int = w.NOW, **changes: Any) -> Offer:
+    """Offer a desired document with the release it names, honest but for `changes`."""
+    document = data or w.sealed("desired", replace(w.DESIRED, **changes))
+    return Offer((("release", w.sealed("release", w.RELEASE)), ("desired", document)), trust=trust, now=now)
 
 
-def root(data: bytes) -> Callable[[Code], Any]:
+def root(data: bytes) -> Offer:
     """Offer a next root."""
-    return lambda code: code.trust.advance_root(w.TRUST, data)
+    return Offer((("root", data),))
 
 
-def site(data: bytes) -> Callable[[Code], Any]:
+def site(data: bytes) -> Offer:
     """Offer a site document."""
-    return lambda code: code.trust.accept_site(w.TRUST, data)
+    return Offer((("site", data),))
 
 
-def time(data: bytes, nonce: str = w.NONCE) -> Callable[[Code], Any]:
+def time(data: bytes, nonce: str = w.NONCE) -> Offer:
     """Offer a signed time."""
-    return lambda code: code.trust.accept_time(w.TRUST, data, nonce)
+    return Offer((("time", data),), nonce=nonce)
 
 
-def command(data: bytes) -> Callable[[Code], Any]:
+def command(data: bytes) -> Offer:
     """Offer a command."""
-    return lambda code: code.trust.accept_command(w.TRUST, data)
+    return Offer((("command", data),), "command")
 
 
-def floor(data: bytes) -> Callable[[Code], Any]:
+def floor(data: bytes) -> Offer:
     """Offer a floor document."""
-    return lambda code: code.trust.accept_floor(w.TRUST, data)
+    return Offer((("floor", data),))
 
 
-def release(data: bytes) -> Callable[[Code], Any]:
+def release(data: bytes) -> Offer:
     """Offer a release document."""
-    return lambda code: code.trust.accept_release(w.TRUST, data)
+    return Offer((("release", data),))
 
 
-def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Callable[[Code], Any]:
+def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Offer:
     """Offer a first root to a device whose token names `digest`."""
-    return lambda code: code.trust.pin_root(data, fleet, digest or envelope.digest_of(data, "root"), w.DEVICE, 1)
+    return Offer((("root", data),), "pin", pin=digest or envelope.digest_of(data, "root"), fleet=fleet)
 
 
-def admit(device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", **changes: Any) -> Callable[[Code], Any]:
-    """Let a release into a slot, honest but for `changes`."""
+def admit(device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), **changes: Any) -> Offer:
+    """Order a release into a slot, honest but for `changes`; `wanted` names other bytes that lie on disk under that name."""
     what: Release = replace(w.RELEASE, **changes)
-    return lambda code: code.trust.admit(w.TRUST, wanted or w.digest(what), variant, w.digest(what), what, device)
-
-
-def lowered_floor(code: Code) -> Any:
-    """Sign a newer floor with a lower version, then offer what lies below the old one."""
-    trust = code.trust.accept_floor(w.TRUST, w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1})))
-    low = replace(w.RELEASE, version=3)
-    return code.trust.admit(trust, w.digest(low), "small", w.digest(low), low, w.DEVICE_CAN)
+    sealed = w.sealed("release", what)
+    wish = replace(w.DESIRED.slots["main"], release=wanted or w.digest(what), variant=variant)
+    order = w.sealed("desired", replace(w.DESIRED, slots={"main": wish}))
+    kept = {wanted: sealed} if wanted else {}
+    return Offer((*before, ("release", sealed), ("desired", order)), device=device, kept=kept)
 
 
 HONEST = w.sealed("desired", w.DESIRED)
@@ -145,7 +162,8 @@ ROWS = [
         command(w.sealed("command", replace(w.COMMAND, incarnation=1)))),
     Row("command-epoch", "a command from before the epoch was raised", "epoch",
         command(w.sealed("command", replace(w.COMMAND, epoch=0)))),
-    Row("command-replay", "a command heard before", "replay", command(w.sealed("command", replace(w.COMMAND, counter=3)))),
+    Row("command-replay", "the newest command once more", "duplicate", command(w.sealed("command", replace(w.COMMAND, counter=3)))),
+    Row("command-old", "an older command", "replay", command(w.sealed("command", replace(w.COMMAND, counter=2)))),
     Row("command-fleet", "another fleet's command", "wrong-fleet", command(w.sealed("command", replace(w.COMMAND, fleet="barn")))),
     Row("command-kind", "a command nobody knows", "malformed", command(w.sealed("command", replace(w.COMMAND, kind="wipe")))),
     Row("command-key", "a release key commands", "unknown-key", command(w.sealed("command", w.COMMAND, *w.RELEASES))),
@@ -154,7 +172,8 @@ ROWS = [
     # floors
     Row("floor-replay", "the same floor again", "floor-version", floor(w.sealed("floor", replace(w.FLOOR, version=2)))),
     Row("floor-online", "the online key lowers floors", "unknown-key", floor(w.sealed("floor", w.FLOOR, w.ONLINE))),
-    Row("floor-lowered", "a newer floor with a lower version", "below-floor", lowered_floor),
+    Row("floor-lowered", "a newer floor with a lower version", "below-floor",
+        admit(before=(("floor", w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1}))),), version=3)),
     Row("floor-must", "a floor with a rule we do not know", "must", floor(w.sealed("floor", w.FLOOR, must=["x"])), "Unfit"),
     # releases
     Row("release-short", "one stolen release key", "threshold", release(w.sealed("release", w.RELEASE, w.RELEASES[0]))),
@@ -165,7 +184,7 @@ ROWS = [
     Row("release-option", "a session option off the list", "session-option", release(w.sealed("release", w.RELEASE, variants={
         "small": w.RELEASE.variants["small"].payload() | {"options": {"session.load_custom_library": "/tmp/x.so"}}}))),
     # desired
-    Row("replay", "the newest desired once more", "replay", desired(counter=5)),
+    Row("replay", "the newest desired once more", "duplicate", desired(counter=5)),
     Row("replay-old", "an older desired", "replay", desired(counter=4)),
     Row("other-device", "another device's desired", "wrong-device", desired(device="dev-2")),
     Row("other-fleet", "another fleet's desired", "wrong-fleet", desired(fleet="barn")),
@@ -196,7 +215,7 @@ ROWS = [
     Row("other-type", "a site envelope given as desired", "wrong-type", desired(w.sealed("site", w.SITE))),
     Row("relabelled", "a good signature under another label", "wrong-type", desired(w.tweak(HONEST, payloadType="text/plain"))),
     Row("type-confusion", "desired signed as `state`, labelled desired", "bad-signature",
-        lambda code: desired(w.raw("state", BODY, w.ONLINE, kind="desired", pae=code.envelope.pae))(code)),
+        Offer((("desired", w.raw("state", canonical.encode(replace(w.DESIRED, slots={}).payload()), w.ONLINE, kind="desired")),))),
     Row("forged", "a signature of other bytes", "bad-signature",
         desired(w.tweak(HONEST, payload=base64.b64encode(BODY.replace(b'"counter":6', b'"counter":9')).decode()))),
     Row("zeroes", "an all-zero signature", "bad-signature", desired(w.tweak(HONEST, signatures=[

@@ -1,0 +1,66 @@
+"""Honest flows beside the attacks: what must be accepted, and what it changes. A device that refuses everything is not safe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgeops.wire.desired import Floor
+
+from ..wire import world as w
+from .documents import EPOCH2, HONEST, Documents, Offer, admit, command, desired, floor, release, root, site, time
+
+FETCH = {"main": ("fetch", "")}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Documents that must be believed, the members of the trust they change, and where the slots then are."""
+
+    id: str
+    story: str
+    offer: Offer
+    after: Mapping[str, Any] = field(default_factory=dict)
+    slots: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+def text(data: bytes) -> str:
+    """A root as `Trust.payload` has it."""
+    return str(replace(w.TRUST, root=data).payload()["root"])
+
+
+SECOND = w.seal_root(w.root_of(2), w.ROOTS[1:])
+RAISED = w.seal_root(EPOCH2, [*w.ROOTS[:2], *w.NEXT[:2]])
+LOST = replace(w.TRUST, counter=2**53 - 1, command=2**53 - 1, time_floor=2_145_916_800)
+AFTER_THEFT = w.sealed("desired", replace(w.DESIRED, epoch=2, counter=1))
+ORDER: Documents = (("release", w.sealed("release", w.RELEASE)), ("desired", HONEST))
+CLEARED = {"root": text(RAISED), "counter": 0, "command": 0, "time_floor": EPOCH2.issued}
+
+FLOWS = [
+    Flow("order", "an order for this device", desired(), {"counter": 6}, FETCH),
+    Flow("order-at-floor", "a release exactly at the floor", admit(version=4), {"counter": 6}, FETCH),
+    Flow("order-none", "an order to hold nothing", desired(slots={}), {"counter": 6}),
+    Flow("order-gap", "orders may be skipped", desired(counter=900), {"counter": 900}, FETCH),
+    Flow("order-again", "the same order delivered twice in one bundle",
+         Offer((*ORDER, ORDER[1])), {"counter": 6}, FETCH, ("desired.duplicate",)),
+    Flow("order-later-field", "a field of a later version is ignored",
+         desired(w.sealed("desired", w.DESIRED, later={"x": 1})), {"counter": 6}, FETCH),
+    Flow("order-kept-release", "the release lies on disk already",
+         Offer((("desired", HONEST),), kept={w.digest(): w.sealed("release", w.RELEASE)}), {"counter": 6}, FETCH),
+    Flow("order-newer-runtime", "a runtime newer than needed",
+         replace(desired(), device=replace(w.DEVICE_CAN, runtime=(2, 0))), {"counter": 6}, FETCH),
+    Flow("order-1970", "a clock that was never set, an order within the floor", desired(now=0), {"counter": 6}, FETCH),
+    Flow("time", "the answer to our nonce", time(w.sealed("time", w.TIME)), {"time_floor": w.NOW}),
+    Flow("time-then-order", "time and order in one bundle",
+         Offer((("time", w.sealed("time", w.TIME)), *ORDER), now=0), {"time_floor": w.NOW, "counter": 6}, FETCH),
+    Flow("site", "the fleet moves", site(w.sealed("site", w.SITE)), {"site_version": 4}),
+    Flow("floor", "a floor rises, others stay", floor(w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1, "plums": 2}))),
+         {"floor_version": 3, "floors": {"pears": 4, "plums": 2}}),
+    Flow("release", "a release by itself changes nothing", release(w.sealed("release", w.RELEASE))),
+    Flow("command", "a newer command", command(w.sealed("command", w.COMMAND)), {"command": 4}),
+    Flow("pin", "the first root is the token's", Offer((("root", w.FIRST),), "pin", pin=w.PIN)),
+    Flow("root-next", "two of three old keys sign the next root", root(SECOND), {"root": text(SECOND)}),
+    Flow("root-rotated", "all root keys change and the epoch is raised", root(RAISED), CLEARED),
+    Flow("root-after-theft", "counters and time were driven to their end with a stolen online key; a raised epoch frees the device",
+         Offer((("root", RAISED), ORDER[0], ("desired", AFTER_THEFT)), trust=LOST), {**CLEARED, "counter": 1}, FETCH),
+]  # fmt: skip
