@@ -10,7 +10,7 @@ from . import devices, enroll, health, objects, observe, problems, releases, rol
 from .door import Door
 
 PREFIX = "/api/v1"
-OPEN = ("/health", "/ca", "/enroll", "/renew", "/openapi.json")
+OPEN = ("/health", "/ca", "/enroll", "/renew")
 NOUNS = (health, enroll, devices, objects, releases, rollouts, observe, tokens)
 
 

@@ -1,6 +1,8 @@
 """The door: who calls is settled before a byte of the body is read, and nobody may send more than anybody has reason to."""
 
 import logging
+import time
+from collections.abc import Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -12,19 +14,22 @@ from edgeops.manager.tokens import Caller
 from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
 
 from . import problems
+from .limits import Limiter, TooMany, neighbourhood
 
 _LOG = logging.getLogger("edgeops.api")
 # A release envelope of the largest size, escaped into a JSON string. Objects have their own, larger limit.
 MOST_BYTES = 4 << 20
 MOST_FROM_STRANGERS = 64 << 10
+WRONG, SPAN_S = 100, 60.0
 OBJECTS = "/objects/"
 
 
 class Door:
     """Refuses callers without a good token (but on `open_paths`) and bodies nobody has reason to send."""
 
-    def __init__(self, app: ASGIApp, open_paths: tuple[str, ...]) -> None:
-        self._app, self._open = app, open_paths
+    def __init__(self, app: ASGIApp, open_paths: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        self._app, self._open, self._clock = app, open_paths, clock
+        self._wrong = Limiter(WRONG, SPAN_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it with a problem document."""
@@ -35,14 +40,28 @@ class Door:
         try:
             stranger = scope["path"] in self._open
             if not stranger:
-                hub: Hub = scope["app"].state.hub
-                scope.setdefault("state", {})["caller"] = await run_in_threadpool(identify, hub, headers.get(b"authorization", b""))
+                scope.setdefault("state", {})["caller"] = await run_in_threadpool(self._caller, scope, headers)
             if OBJECTS not in scope["path"]:
                 receive = bounded(receive, headers, MOST_FROM_STRANGERS if stranger else MOST_BYTES)
         except EdgeopsError as error:
             await problems.of_error(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
+        """Who calls. Only what is wrong is counted: a neighbour's nonsense keeps nobody with a good token out."""
+        try:
+            return identify(scope["app"].state.hub, headers.get(b"authorization", b""))
+        except Misuse as error:
+            if error.reason == "token-missing":
+                raise
+            address = neighbourhood((scope.get("client") or ("", 0))[0])
+            try:
+                self._wrong.take(address, self._clock())
+            except TooMany as many:
+                _LOG.info("too many wrong tokens from %s", address)
+                raise many from None
+            raise
 
 
 def identify(hub: Hub, header: bytes) -> Caller:

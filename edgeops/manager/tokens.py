@@ -1,5 +1,7 @@
-"""API tokens: 256 random bits, kept only as their hash, with one of three roles."""
+"""API tokens: `edgeops_<id>_<256 random bits>`, kept only as their hash, with one of three roles."""
 
+import hmac
+import re
 import secrets
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from edgeops.wire.keys import sha256
 
 ROLES = ("viewer", "operator", "admin")
 PREFIX = "edgeops_"
+# One form, all of it fixed, so that secret scanners find a token in any text.
+FORM = re.compile(rf"{PREFIX}([0-9a-f]{{12}})_[0-9a-f]{{64}}")
 TOUCH_S = 60
 
 
@@ -31,21 +35,26 @@ class Caller:
 def issue(tx: Connection, name: str, role: str, now: int, ttl_s: int | None = None) -> str:
     """A new token; it is shown once. Raises Misuse("token-name" | "token-role" | "token-exists")."""
     if not ID.fullmatch(name):
-        raise Misuse("token-name", f"token name {name!r} must match {ID.pattern}")
+        raise Misuse("token-name", f"token name {name[:80]!r} must match {ID.pattern}")
     if role not in ROLES:
-        raise Misuse("token-role", f"there is no role {role!r}; choose one of {', '.join(ROLES)}")
-    text = PREFIX + secrets.token_urlsafe(32)
-    row = {"hash": sha256(text.encode()), "role": role, "created": now, "expires": None if ttl_s is None else now + ttl_s}
+        raise Misuse("token-role", f"there is no role {role[:80]!r}; choose one of {', '.join(ROLES)}")
+    public, expires = secrets.token_hex(6), None if ttl_s is None else now + ttl_s
+    text = f"{PREFIX}{public}_{secrets.token_hex(32)}"
+    row = {"public": public, "hash": sha256(text.encode()), "role": role, "created": now, "expires": expires}
     if not rows.add(tx, tokens, name=name, **row):
         raise Misuse("token-exists", f"there is a token {name!r} already; choose another name")
     return text
 
 
 def check(tx: Connection, text: str, now: int) -> tuple[Caller, bool]:
-    """Who presents this token, and whether its last use should be noted; raises Misuse("token-unknown" | "token-expired")."""
-    # The lookup is by a 256-bit hash of the secret, so its timing tells nothing about the secret.
-    row = rows.get(tx, tokens, hash=sha256(text.encode()))
-    if row is None:
+    """Who presents this token, and whether its last use should be noted; raises Misuse("token-unknown" | "token-expired").
+
+    Found by the part that is no secret; the whole is compared by its hash in constant time, whether or not there is such a token.
+    """
+    form = FORM.fullmatch(text)
+    row = rows.get(tx, tokens, public=form[1]) if form else None
+    known = hmac.compare_digest(row["hash"] if row else "0" * 64, sha256(text.encode("utf-8", "surrogateescape")))
+    if row is None or not known:
         raise Misuse("token-unknown", "this API token is not known here; an admin makes one with `edgeops token new`")
     if row["expires"] is not None and row["expires"] <= now:
         raise Misuse("token-expired", f"the API token {row['name']} has expired; ask an admin for a new one")

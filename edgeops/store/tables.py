@@ -160,7 +160,8 @@ tokens = Table(
     Column("created", BigInteger, nullable=False),
     Column("expires", BigInteger),
     Column("last_used", BigInteger),
-    Index("uq_tokens_hash", "hash", unique=True),
+    Column("public", String(12)),
+    Index("uq_tokens_public", "public", unique=True),
 )  # fmt: skip
 
 credentials = Table(

@@ -17,6 +17,10 @@ def upgrade() -> None:
     ):  # fmt: skip
         op.add_column("devices", sa.Column(name, kind))
     op.create_index("ix_devices_fingerprint", "devices", ["fingerprint"])
+    # API tokens are found by their public part now.
+    op.add_column("tokens", sa.Column("public", sa.String(12)))
+    op.drop_index("uq_tokens_hash", table_name="tokens")
+    op.create_index("uq_tokens_public", "tokens", ["public"], unique=True)
     op.create_table(
         "approvals",
         sa.Column("rollout", sa.String(64), primary_key=True),
