@@ -1,6 +1,6 @@
 """The built-in broker's process: `python -m edgeops.broker.amqtt_child SETTINGS`, ended by the end of its standard input.
 
-An `H [names]` line on standard input reloads the revocation list and disconnects the named devices.
+An `H [names]` line on standard input reloads revocation list and passwords and disconnects the named devices; a line answers it.
 """
 
 import asyncio
@@ -13,15 +13,19 @@ import sys
 from typing import Any
 
 from .amqtt_guard import GuardedBroker, check_amqtt
+from .ports import RELOADED
 
 _ORDER_BYTES = 16 << 20
+_CONNECTIONS = 400
 
 
 def _config(settings: dict[str, Any]) -> dict[str, Any]:
     host = f"[{settings['host']}]" if ":" in settings["host"] else settings["host"]
-    listener = {"type": "tcp", "bind": f"{host}:{settings['port']}", "max_connections": 400, "ssl": True}
-    listener |= {"cafile": settings["ca"], "certfile": settings["cert"], "keyfile": settings["key"]}
-    return {"listeners": {"default": listener}, "plugins": {}}
+    ours = {"max_connections": _CONNECTIONS, "ssl": True, "certfile": settings["cert"], "keyfile": settings["key"]}
+    listeners = {"default": {**ours, "type": "tcp", "bind": f"{host}:{settings['port']}", "cafile": settings["ca"]}}
+    if settings["wss_port"]:
+        listeners["browsers"] = {**ours, "type": "ws", "bind": f"{host}:{settings['wss_port']}"}
+    return {"listeners": listeners, "plugins": {}}
 
 
 async def _obey(broker: GuardedBroker, reader: asyncio.StreamReader) -> None:
@@ -29,13 +33,14 @@ async def _obey(broker: GuardedBroker, reader: asyncio.StreamReader) -> None:
         word, _, names = line.decode().strip().partition(" ")
         if word == "H":
             await broker.reload(json.loads(names or "[]"))
+            print(RELOADED, flush=True)  # noqa: T201 our parent reads it
 
 
 async def _serve(settings: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_ORDER_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    broker = GuardedBroker(_config(settings), settings["crl"])
+    broker = GuardedBroker(_config(settings), settings["crl"], settings["passwords"])
     await broker.start()
     orders = asyncio.ensure_future(_obey(broker, reader))
     loop.add_signal_handler(signal.SIGTERM, orders.cancel)

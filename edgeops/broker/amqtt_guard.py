@@ -7,26 +7,34 @@ import math
 import socket
 import ssl
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
+import websockets
 from amqtt.broker import Broker
+from amqtt.contexts import ListenerType
 from amqtt.errors import AMQTTError
 from amqtt.mqtt.connack import NOT_AUTHORIZED, ConnackPacket
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
+from . import passwords
 from .acl import MANAGER, known_name, matches, may_publish, may_read
-from .amqtt_streams import Intake, Outlet
+from .amqtt_streams import MAX_PACKET, FrameOutlet, FrameReader, Intake, Outlet
+from .reach import CIPHERS
 
 _LOG = logging.getLogger("edgeops.broker")
 _CONNECT_S = 10.0
+# Who promises no keepalive, or an absurd one, is believed gone after this long without a word.
+_MOST_KEEPALIVE_S = 1200
 _QUEUED_MESSAGES = 4000
 _RECEIVED_MESSAGES = 500
 _QUEUED_BYTES = 16 << 20
 _RETAINED_PER_DEVICE = 16
 _OVERRIDDEN = (
     "_create_ssl_context _initialize_client_session _authenticate _handle_message_delivery _topic_filtering "
-    "_run_broadcast _publish_retained_messages_for_subscription _cleanup_session stream_connected retain_message"
+    "_run_broadcast _publish_retained_messages_for_subscription _cleanup_session stream_connected retain_message "
+    "ws_connected _create_server_instance start"
 )
 
 
@@ -54,10 +62,13 @@ class PromptConnection(BrokerProtocolHandler):  # type: ignore[misc]
 
 
 class GuardedBroker(Broker):  # type: ignore[misc]
-    """A broker where the certificate's name is user, client id and key to the ACL."""
+    """A broker where the certificate's name is user, client id and key to the ACL; for browsers, the name a password proves."""
 
-    def __init__(self, config: dict[str, Any], crl: str | None) -> None:
+    def __init__(self, config: dict[str, Any], crl: str | None, password_file: str | None = None) -> None:
         self._crl = crl
+        self._password_file = password_file
+        self._verifiers: dict[str, str] = {}
+        self._admitted: dict[str, str] = {}
         self._context: ssl.SSLContext | None = None
         self._revoked: frozenset[str] = frozenset()
         self._load: dict[int, tuple[int, int]] = {}
@@ -65,27 +76,60 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         super().__init__(config)
         self._broadcast_queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=_RECEIVED_MESSAGES)
 
+    async def start(self) -> None:
+        """Start with the passwords of now."""
+        self._read_passwords()
+        await super().start()
+
     async def reload(self, revoked: Collection[str]) -> None:
-        """Read the revocation list again; disconnect and from now on refuse the names in `revoked`."""
+        """Read revocation list and passwords again; end the sessions of `revoked` and of passwords that are none any more."""
         if self._context is not None and self._crl is not None:
             self._context.load_verify_locations(self._crl)
+        self._read_passwords()
         self._revoked = frozenset(revoked)
-        for name in self._revoked:
+        lapsed = {name for name, verifier in self._admitted.items() if self._verifiers.get(name) != verifier}
+        for name in self._revoked | lapsed:
             await self._cleanup_session(name)
 
+    def _read_passwords(self) -> None:
+        if self._password_file is not None:
+            self._verifiers = passwords.parse(Path(self._password_file).read_text())
+
+    async def _cleanup_session(self, client_id: str) -> None:
+        self._admitted.pop(client_id, None)
+        await super()._cleanup_session(client_id)
+
     def _create_ssl_context(self, listener: Any) -> ssl.SSLContext:
-        """Require a certificate (amqtt: optional), no session tickets (a resumed session skips the revocation list)."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(listener["cafile"]))
+        """Require a certificate (amqtt: optional) but of browsers; no tickets, as a resumed session skips the revocation list."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(str(listener["certfile"]), str(listener["keyfile"]))
-        context.verify_mode = ssl.CERT_REQUIRED
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(CIPHERS)
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
+        if listener["type"] == ListenerType.WS:
+            return context
+        context.load_verify_locations(str(listener["cafile"]))
+        context.verify_mode = ssl.CERT_REQUIRED
         if self._crl is not None:
             context.load_verify_locations(self._crl)
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
         self._context = context
         return context
+
+    async def _create_server_instance(self, name: str, kind: Any, address: Any, port: int, context: Any) -> Any:
+        """Bound what happens before the first MQTT byte: amqtt lets a handshake take a minute, and a browser inflate frames."""
+        if kind == ListenerType.WS:
+            body = functools.partial(self.ws_connected, listener_name=name)
+            protocols = [websockets.Subprotocol("mqtt")]
+            bounds: dict[str, Any] = {"compression": None, "open_timeout": _CONNECT_S, "max_size": MAX_PACKET}
+            return await websockets.serve(body, address, port, ssl=context, subprotocols=protocols, **bounds)
+        accept = functools.partial(self.stream_connected, listener_name=name)
+        return await asyncio.start_server(accept, address, port, reuse_address=True, ssl=context, ssl_handshake_timeout=_CONNECT_S)
+
+    async def ws_connected(self, websocket: Any, listener_name: str) -> None:
+        """The same for browsers."""
+        await self._client_connected(listener_name, Intake(FrameReader(websocket)), FrameOutlet(websocket))
 
     async def stream_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
         """Put our bounded adapters around the socket."""
@@ -103,7 +147,10 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         try:
             async with asyncio.timeout(_CONNECT_S):
                 handler, session = await PromptConnection.init_from_connect(reader, writer, self.plugins_manager)
-            refusal = self._refusal(session)
+            name = self._proven(session, writer.by_password)
+            refusal = self._refusal(session, name)
+            if name in self._revoked:
+                await self._cleanup_session(name)
             if refusal:
                 _LOG.info("%s", refusal)
                 await ConnackPacket.build(0, NOT_AUTHORIZED).to_stream(writer)
@@ -115,18 +162,26 @@ class GuardedBroker(Broker):  # type: ignore[misc]
             await writer.close()
             raise AMQTTError(refusal)
         session.clean_session, session.parent = True, 0
-        session.keep_alive = math.ceil(session.keep_alive * 1.5)
+        session.keep_alive = math.ceil(min(session.keep_alive or _MOST_KEEPALIVE_S, _MOST_KEEPALIVE_S) * 1.5)
         session.delivered_message_queue = asyncio.Queue(maxsize=_RECEIVED_MESSAGES)
-        reader.backlog, reader.patience_s = session.delivered_message_queue, session.keep_alive or None
+        reader.backlog, reader.patience_s = session.delivered_message_queue, session.keep_alive
         while session.client_id in self._sessions:
             await self._cleanup_session(session.client_id)
         self._sessions[session.client_id] = (session, handler)
+        if writer.by_password:
+            self._admitted[session.client_id] = self._verifiers[name]
         return handler, session
 
-    def _refusal(self, session: Session) -> str:
-        name = certificate_name(session.ssl_object)
+    def _proven(self, session: Session, by_password: bool) -> str:
+        """Whose name the client has proven, empty for none."""
+        if not by_password:
+            return certificate_name(session.ssl_object)
+        name, verifier = session.username or "", self._verifiers.get(session.username or "", passwords.LOCKED)
+        return name if passwords.fits(session.password or "", verifier) else ""
+
+    def _refusal(self, session: Session, name: str) -> str:
         if not known_name(name) or name in self._revoked:
-            return f"refused CONNECT of the certificate {name!r}"
+            return f"refused CONNECT of the certificate or user {name or session.username!r}"
         if session.client_id != name or session.username not in (None, name):
             return f"refused CONNECT of {name}: client id {session.client_id!r}, user {session.username!r}"
         if session.will_flag and not may_publish(name, session.will_topic or ""):

@@ -18,6 +18,7 @@ class Leashed:
     def __init__(self, command: Sequence[str], on_line: Callable[[str], None]) -> None:
         self._on_line = on_line
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._asking, self._heard, self._awaited = threading.Lock(), threading.Event(), ""
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -36,6 +37,8 @@ class Leashed:
             self._lines.append(line)
             _LOG.debug("%s", line)
             self._on_line(line)
+            if line == self._awaited:
+                self._heard.set()
 
     @property
     def pid(self) -> int:
@@ -58,6 +61,14 @@ class Leashed:
         with contextlib.suppress(BrokenPipeError, ValueError):
             self._process.stdin.write(word.encode() + b"\n")
             self._process.stdin.flush()
+
+    def ask(self, word: str, reply: str, patience_s: float) -> bool:
+        """Give an order and wait for the line the child confirms it with; one order at a time."""
+        with self._asking:
+            self._heard.clear()
+            self._awaited = reply
+            self.order(word)
+            return self._heard.wait(patience_s)
 
     def stop(self, patience_s: float = 8.0) -> None:
         """Let go of the leash and wait for the end, by force if it takes longer than `patience_s`; may be called again."""

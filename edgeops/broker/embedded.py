@@ -5,18 +5,22 @@ import logging
 import sys
 from collections.abc import Collection
 
+from edgeops.wire.errors import Unreachable
+
 from .child import Leashed
-from .ports import BrokerPlan, Kind
+from .ports import RELOADED, BrokerPlan, Kind
 from .reach import wait_until_ready, with_free_port
 
 _LOG = logging.getLogger("edgeops.broker")
 DEVICES = 100
+_RELOAD_S = 5.0
 
 
 class BuiltIn:
     """A running built-in broker; see `RunningBroker`."""
 
     kind: Kind = "built-in"
+    can_silence = True
 
     def __init__(self, plan: BrokerPlan, port: int) -> None:
         self.host = plan.host
@@ -30,6 +34,8 @@ class BuiltIn:
             "cert": str(plan.cert_path.absolute()),
             "key": str(plan.key_path.absolute()),
             "crl": None if plan.crl_path is None else str(plan.crl_path.absolute()),
+            "wss_port": plan.wss_port if plan.passwords_path else None,
+            "passwords": None if plan.passwords_path is None else str(plan.passwords_path.absolute()),
         }
         command = [sys.executable, "-P", "-m", "edgeops.broker.amqtt_child", json.dumps(settings)]
         self._child = Leashed(command, self._read)
@@ -55,8 +61,9 @@ class BuiltIn:
         return self._denied
 
     def reload(self, revoked: Collection[str] = ()) -> None:
-        """Read the revocation list again, disconnect the devices in `revoked` and refuse them from now on."""
-        self._child.order("H " + json.dumps(sorted(revoked)))
+        """See `RunningBroker`: the sessions of names in `revoked` end, and they are refused from now on."""
+        if not self._child.ask("H " + json.dumps(sorted(revoked)), RELOADED, _RELOAD_S):
+            raise Unreachable("broker-reload", f"the built-in broker did not reload within {_RELOAD_S:.0f} s")
 
     def alive(self) -> bool:
         """True while the child runs."""

@@ -8,27 +8,20 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Unreachable
 
 from .acl import known_name, may_publish, may_read, mosquitto_acl
 from .child import Leashed
 from .ports import BrokerPlan, Kind
-from .reach import wait_until_ready, with_free_port
+from .reach import CIPHERS, wait_until_ready, with_free_port
 
 _LOG = logging.getLogger("edgeops.broker")
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin", "/home/linuxbrew/.linuxbrew/sbin")
 # The manager is the slowest reader: 4,000 queued messages overflowed when 5,000 reports came at once. For QoS 0, mosquitto 2.0
 # bounds only the number, not the bytes, so a device that stops reading during a broadcast costs up to its unread frames.
+_RELOADED, _RELOAD_S = "Reloading config.", 5.0
 _CONFIG = """\
 per_listener_settings false
-listener {port} {host}
-cafile {ca}
-certfile {cert}
-keyfile {key}
-tls_version tlsv1.2
-require_certificate true
-use_identity_as_username true
-use_username_as_clientid true
 allow_anonymous false
 acl_file {acl}
 persistence false
@@ -43,6 +36,27 @@ log_dest stderr
 log_type all
 log_timestamp false
 connection_messages true
+
+# Devices: a certificate of our authority, whose common name is user, client id and key to the ACL.
+listener {port} {host}
+cafile {ca}
+certfile {cert}
+keyfile {key}
+tls_version tlsv1.2
+ciphers {ciphers}
+require_certificate true
+use_identity_as_username true
+use_username_as_clientid true
+"""
+_BROWSERS = """
+# Browsers cannot present certificates: a short-lived password, and then the same name and ACL.
+listener {wss_port} {host}
+protocol websockets
+certfile {cert}
+keyfile {key}
+tls_version tlsv1.2
+ciphers {ciphers}
+use_username_as_clientid true
 """
 
 
@@ -55,15 +69,19 @@ def find_mosquitto() -> Path | None:
 def mosquitto_config(plan: BrokerPlan, port: int, acl: Path) -> str:
     """The whole configuration file. Raises Misuse("bad-path") for a path that would break its lines."""
     paths = {"ca": plan.ca_path, "cert": plan.cert_path, "key": plan.key_path, "acl": acl}
-    for path in [*paths.values(), plan.crl_path]:
+    for path in [*paths.values(), plan.crl_path, plan.passwords_path]:
         if path is not None and ("\n" in str(path) or str(path) != str(path).strip()):
             raise Misuse("bad-path", f"mosquitto cannot read a file called {str(path)!r}; move it to a plain folder")
-    text = _CONFIG.format(port=port, host=plan.host, **{name: path.absolute() for name, path in paths.items()})
+    named = {name: path.absolute() for name, path in paths.items()}
+    text = _CONFIG.format(port=port, host=plan.host, ciphers=CIPHERS, **named)
     if plan.crl_path is not None:
         text += f"crlfile {plan.crl_path.absolute()}\n"
+    if plan.wss_port and plan.passwords_path:
+        text += _BROWSERS.format(wss_port=plan.wss_port, host=plan.host, ciphers=CIPHERS, **named)
+        text = f"password_file {plan.passwords_path.absolute()}\n{text}"
     if os.geteuid() == 0:
         # mosquitto started by root would become the user "mosquitto", who cannot read our keys.
-        text += "user root\n"
+        text = f"user root\n{text}"
     return text
 
 
@@ -101,6 +119,7 @@ class Mosquitto:
     """A running mosquitto; see `RunningBroker`."""
 
     kind: Kind = "mosquitto"
+    can_silence = True
 
     def __init__(self, plan: BrokerPlan, program: Path, port: int) -> None:
         self.host = plan.host
@@ -134,9 +153,11 @@ class Mosquitto:
         return self._denials.denied
 
     def reload(self, revoked: Collection[str] = ()) -> None:
-        """Read certificates and the revocation list again; devices in `revoked` stay connected but may no longer read or write."""
+        """See `RunningBroker`: mosquitto leaves live sessions of revoked names open, but mute and deaf."""
         _write_private(self._acl, mosquitto_acl(frozenset(filter(known_name, revoked))))
-        self._child.order("H")
+        # It serves all its clients in one thread, so whoever connects after that line meets the new lists.
+        if not self._child.ask("H", _RELOADED, _RELOAD_S):
+            raise Unreachable("broker-reload", f"mosquitto did not reload within {_RELOAD_S:.0f} s")
 
     def alive(self) -> bool:
         """True while mosquitto runs."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 Kind = Literal["mosquitto", "built-in", "external"]
+RELOADED = "Reloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,7 @@ class BrokerPlan:
     """How to start a broker: a private folder for its files, the address (port 0 = any free one) and PEM files.
 
     `ca_path` holds every CA whose client certificates are welcome, `crl_path` (optional) one current revocation list per such CA.
+    With `wss_port` and `passwords_path` browsers may connect by secure WebSocket, with a password of that file and no certificate.
     """
 
     folder: Path
@@ -22,6 +24,8 @@ class BrokerPlan:
     cert_path: Path
     key_path: Path
     crl_path: Path | None = None
+    wss_port: int | None = None
+    passwords_path: Path | None = None
 
 
 class RunningBroker(Protocol):
@@ -45,8 +49,16 @@ class RunningBroker(Protocol):
     def acl_denied(self) -> int:
         """How many publishes, subscriptions and last wills were refused since the start."""
 
+    @property
+    def can_silence(self) -> bool:
+        """Whether `reload` makes the broker refuse a revoked certificate: not where somebody else runs it."""
+
     def reload(self, revoked: Collection[str] = ()) -> None:
-        """Read the revocation list again and cut off the live connections of the devices named in `revoked`."""
+        """Read revocation list and passwords again; from now on the devices named in `revoked` can say and hear nothing.
+
+        Returns once the broker has done so. One that refuses the CONNECT of a name in `revoked` ends that name's session before it
+        answers. Raises Unreachable("broker-reload") when it does not come to it in time.
+        """
 
     def alive(self) -> bool:
         """True while its process runs."""

@@ -13,6 +13,8 @@ from edgeops.wire.errors import Misuse, Unreachable
 from .ports import BrokerPlan
 
 Started = TypeVar("Started")
+# Forward secrecy and authenticated encryption; there are none such below TLS 1.2, whatever a listener is told of versions.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _TRIES = 5
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 names to translate, nothing is bound here
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -49,12 +50,37 @@ class Pair:
     def load(certificate: bytes, key: bytes) -> "Pair":
         """Read both from PEM; raises Misuse("bad-pki")."""
         try:
-            private = load_pem_private_key(key, None)
-            if not isinstance(private, ec.EllipticCurvePrivateKey):
-                raise ValueError("not an elliptic-curve key")
-            return Pair(x509.load_pem_x509_certificate(certificate), private)
+            return Pair(x509.load_pem_x509_certificate(certificate), load_key(key))
         except ValueError as error:
             raise Misuse("bad-pki", f"the CA files cannot be read: {error}; restore pki/ from a backup") from None
+
+
+def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """A TLS key from PEM; raises Misuse("bad-pki")."""
+    try:
+        private = load_pem_private_key(pem, None)
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise ValueError("not an elliptic-curve key")
+    except (ValueError, TypeError) as error:
+        raise Misuse("bad-pki", f"a key in pki/ cannot be read: {error}; restore pki/ from a backup") from None
+    return private
+
+
+def pin_of(pem: str) -> str:
+    """SHA-256 of a certificate (DER) given as PEM; empty for what is none."""
+    try:
+        return sha256(x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER))
+    except ValueError:
+        return ""
+
+
+def is_signed_by(certificate: x509.Certificate, ca: Pair) -> bool:
+    """Whether this CA has signed it."""
+    try:
+        certificate.verify_directly_issued_by(ca.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def make_ca(fleet: str, now: int) -> Pair:
@@ -84,8 +110,8 @@ def make_server(ca: Pair, addresses: Iterable[str], now: int) -> Pair:
     return Pair(builder.sign(ca.key, hashes.SHA256()), key)
 
 
-def make_client(ca: Pair, name: str, now: int, days: int) -> Pair:
-    """A client certificate with a key made here; used for the manager itself only."""
+def make_client(ca: Pair, name: str, now: int, days: float) -> Pair:
+    """A client certificate with a key made here: the manager's own, and those it proves a revocation with."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _leaf(ca, name, key.public_key(), now, days, ExtendedKeyUsageOID.CLIENT_AUTH)
     return Pair(builder.sign(ca.key, hashes.SHA256()), key)
@@ -107,11 +133,17 @@ def sign_request(ca: Pair, name: str, request: bytes, now: int, days: int) -> x5
     return _leaf(ca, name, public, now, days, ExtendedKeyUsageOID.CLIENT_AUTH).sign(ca.key, hashes.SHA256())
 
 
-def make_crl(ca: Pair, serials: Iterable[int], now: int) -> bytes:
-    """The revocation list (PEM) with these serial numbers."""
+def make_crl(ca: Pair, serials: Iterable[int], now: int, updated: int | None = None) -> bytes:
+    """The revocation list (PEM) with these serial numbers, in force since `updated` (else since an hour ago).
+
+    It names the key of its issuer, so that two CAs of one name during a rotation are not mixed up.
+    """
     at = _time(now)
     builder = x509.CertificateRevocationListBuilder().issuer_name(ca.certificate.subject)
-    builder = builder.last_update(at - HOUR).next_update(at + dt.timedelta(days=CRL_DAYS))
+    builder = builder.last_update(_time(updated) if updated is not None else at - HOUR)
+    builder = builder.next_update(at + dt.timedelta(days=CRL_DAYS))
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    builder = builder.add_extension(issuer, critical=False)
     for serial in sorted(set(serials)):
         revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build()
         builder = builder.add_revoked_certificate(revoked)
@@ -119,7 +151,7 @@ def make_crl(ca: Pair, serials: Iterable[int], now: int) -> bytes:
 
 
 def _leaf(
-    ca: Pair, name: str, public: ec.EllipticCurvePublicKey, now: int, days: int, purpose: x509.ObjectIdentifier
+    ca: Pair, name: str, public: ec.EllipticCurvePublicKey, now: int, days: float, purpose: x509.ObjectIdentifier
 ) -> x509.CertificateBuilder:
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     return (
@@ -133,7 +165,7 @@ def _leaf(
 
 
 def _begin(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: int, days: int
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: int, days: float
 ) -> x509.CertificateBuilder:
     at = _time(now)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public)

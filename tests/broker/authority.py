@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgeops.broker import BrokerPlan
+from edgeops.broker.reach import claim_port
 
 DAY = datetime.timedelta(days=1)
 
@@ -71,7 +72,8 @@ class Authority:
             builder = builder.add_revoked_certificate(entry)
         self.crl_path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def plan(self, folder: Path, port: int = 0, *, crl: bool = False) -> BrokerPlan:
-        """A broker on loopback with this CA."""
+    def plan(self, folder: Path, port: int = 0, *, crl: bool = False, browsers: Path | None = None) -> BrokerPlan:
+        """A broker on loopback with this CA; `browsers` is the password file of its second listener."""
         cert, key = self.issue("server", server=True)
-        return BrokerPlan(folder, "127.0.0.1", port, self.ca_path, cert, key, self.crl_path if crl else None)
+        wss = claim_port("127.0.0.1", 0) if browsers else None
+        return BrokerPlan(folder, "127.0.0.1", port, self.ca_path, cert, key, self.crl_path if crl else None, wss, browsers)
