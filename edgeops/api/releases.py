@@ -38,7 +38,7 @@ def show(hub: TheHub, _caller: Viewer, model: str, version: Annotated[int, Path(
     """One release, with its envelope."""
     with hub.store.read() as tx:
         row = releases.must_find(tx, model, version)
-    return {**releases.view(row), "envelope": row["envelope"].decode()}
+    return {**releases.view(hub, row), "envelope": row["envelope"].decode()}
 
 
 @router.get("/models")

@@ -1,5 +1,6 @@
 """Desired documents: a device's wishes, signed with a counter that only grows, sent with the documents they name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -7,16 +8,17 @@ from sqlalchemy import Connection
 from edgeops.store import outbox, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, releases, streams, wishes
-from edgeops.wire import topics
+from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
-from edgeops.wire.envelope import seal
 from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle
 
 from .hub import Hub
+from .papers import Document
 
 DAY_S = 86_400
-Document = tuple[str, bytes]
+Slots = dict[str, SlotWish]
+MOST_TOGETHER = 24  # documents of a bundle; it may hold 64, of which an order takes up to 34
 
 
 def wish_of(tx: Connection, device: str, slot: str) -> dict[str, Any] | None:
@@ -42,51 +44,104 @@ def push(hub: Hub, tx: Connection, device: str) -> None:
     outbox.post(tx, topics.down(device, "desired"), Bundle(tuple(documents)).encode(), 1, True)
 
 
+def lacking(hub: Hub, row: Row) -> list[Document]:
+    """The roots, site and floor this device does not have by its own account; an agent too old to say has what it enrolled with."""
+    return hub.papers.after(row["documents"] or {"root": 1, "site": 1})
+
+
+def hand_out(hub: Hub, tx: Connection, row: Row) -> None:
+    """Send a device the documents it lacks, if any."""
+    for part in _parts(lacking(hub, row)):
+        outbox.post(tx, topics.down(row["id"], "doc"), Bundle(part).encode(), 1)
+
+
+def _parts(documents: Sequence[Document]) -> list[tuple[Document, ...]]:
+    """What may travel in one message each."""
+    return [tuple(documents[at : at + MOST_TOGETHER]) for at in range(0, len(documents), MOST_TOGETHER)]
+
+
 def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:
     """Tell a device that the outcomes of its orders up to `order` are stored, so that it need not repeat them."""
     counter = row["command"] + 1
     rows.change(tx, devices, {"id": row["id"]}, command=counter)
     command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], hub.root.epoch, counter, "ack", order)
-    outbox.post(tx, topics.down(row["id"], "cmd"), seal("command", command.payload(), [hub.online]), 1)
+    outbox.post(tx, topics.down(row["id"], "cmd"), envelope.seal("command", command.payload(), [hub.online]), 1)
 
 
 def answer(hub: Hub, tx: Connection, row: Row, nonce: str) -> None:
-    """Answer a birth: the signed time for its nonce, and what the device should run."""
+    """Answer a birth: what the device lacks of roots, site and floor, the signed time for its nonce, and what it should run.
+
+    A manager that does not believe its own clock signs no time; the device goes on by what it knows.
+    """
     device = row["id"]
+    *before, first = _parts(lacking(hub, row)) or [()]
+    for part in before:
+        outbox.post(tx, topics.down(device, "doc"), Bundle(part).encode(), 1)
     documents = current(hub, tx, row)
     counter = rows.get(tx, devices, id=device) or row
     time: list[Document] = []
-    if nonce:
-        signed = SignedTime(hub.settings.fleet, device, nonce, hub.now(), hub.root.epoch, counter["counter"])
-        time = [("time", seal("time", signed.payload(), [hub.online]))]
+    told = hub.timekeeper.tell(tx, hub.root, hub.now()) if nonce else None
+    if told is not None:
+        signed = SignedTime(hub.settings.fleet, device, nonce, told, hub.root.epoch, counter["counter"])
+        time = [("time", envelope.seal("time", signed.payload(), [hub.online]))]
     if documents:
         # One message, so that the time is believed before the expiry is judged; not retained, since the nonce is of this boot.
-        outbox.post(tx, topics.down(device, "desired"), Bundle((*time, *documents)).encode(), 1)
-    elif time:
-        outbox.post(tx, topics.down(device, "doc"), Bundle(tuple(time)).encode(), 1)
+        outbox.post(tx, topics.down(device, "desired"), Bundle((*first, *time, *documents)).encode(), 1)
+    elif first or time:
+        outbox.post(tx, topics.down(device, "doc"), Bundle((*first, *time)).encode(), 1)
 
 
 def current(hub: Hub, tx: Connection, row: Row) -> list[Document]:
-    """The stored desired document with what it names; a new one when it is missing or past half its life; empty without wishes."""
-    if not rows.find(tx, wishes, device=row["id"]):
+    """The stored desired document with what it names; a new one where it no longer says what we would; empty without wishes."""
+    slots = offered(hub, tx, row["id"])
+    if not slots:
         return []
+    if not _stands(hub, row, slots):
+        return issue(hub, tx, row)
+    return [*_named(tx, slots), ("desired", row["desired"])]
+
+
+def _stands(hub: Hub, row: Row, slots: Slots) -> bool:
+    """Whether the stored desired document is whole, of our key and epoch, says what is wished, and is not past half its life."""
     half = hub.settings.desired_days * DAY_S // 2
     if row["desired"] is None or row["desired_expires"] - hub.now() < half:
-        return issue(hub, tx, row)
-    return [*_named(tx, row["id"]), ("desired", row["desired"])]
+        return False
+    body, signatures = envelope.split(row["desired"], "desired")
+    said = Desired.parse(Fields.of(canonical.decode(body, "desired"), "desired"))
+    return (set(signatures), said.epoch, said.slots) == ({hub.online.id}, hub.root.epoch, slots)
+
+
+def offered(hub: Hub, tx: Connection, device: str) -> Slots:
+    """What is wished, but for slots whose release a key has signed that the root no longer names: a device would refuse the whole
+    document, and so keeps in those what it has.
+    """
+    papers, slots = hub.papers, {}
+    for row in rows.find(tx, wishes, device=device):
+        wish = SlotWish.parse(Fields.of(row["wish"], "wish"))
+        release = rows.get(tx, releases, digest=wish.release) if wish.release else None
+        if release is None or papers.is_believed("release", release["envelope"]):
+            slots[row["slot"]] = wish
+    return slots
 
 
 def issue(hub: Hub, tx: Connection, row: Row) -> list[Document]:
     """Sign a new desired document with the next counter and store it."""
-    device, now = row["id"], hub.now()
-    slots = {wish["slot"]: SlotWish.parse(Fields.of(wish["wish"], "wish")) for wish in rows.find(tx, wishes, device=device)}
+    papers, device, now = hub.papers, row["id"], hub.now()
+    slots = offered(hub, tx, device)
     expires, counter = now + hub.settings.desired_days * DAY_S, row["counter"] + 1
     desired = Desired(
-        hub.settings.fleet, device, row["incarnation"], hub.root.epoch, counter, now, expires, slots
+        hub.settings.fleet, device, row["incarnation"], papers.root.epoch, counter, now, expires, slots
     )
-    sealed = seal("desired", desired.payload(), [hub.online])
+    sealed = envelope.seal("desired", desired.payload(), [papers.online])
     rows.change(tx, devices, {"id": device}, counter=counter, desired=sealed, desired_expires=expires)
-    return [*_named(tx, device), ("desired", sealed)]
+    return [*_named(tx, slots), ("desired", sealed)]
+
+
+def reissue(hub: Hub, tx: Connection, device: str) -> None:
+    """Push what is wished to a device whose stored desired document no longer says so; nothing where it does."""
+    row = rows.get(tx, devices, id=device)
+    if row is not None and row["desired"] is not None and not _stands(hub, row, offered(hub, tx, device)):
+        push(hub, tx, device)
 
 
 def adopt(hub: Hub, tx: Connection, row: Row, counter: int) -> None:
@@ -96,14 +151,14 @@ def adopt(hub: Hub, tx: Connection, row: Row, counter: int) -> None:
         push(hub, tx, row["id"])
 
 
-def _named(tx: Connection, device: str) -> list[Document]:
-    """The release and stream documents the wishes of a device name, each once."""
-    active = [wish["wish"] for wish in rows.find(tx, wishes, device=device) if wish["wish"]["action"] != "none"]
+def _named(tx: Connection, slots: Slots) -> list[Document]:
+    """The release and stream documents these wishes name, each once."""
+    active = [wish for wish in slots.values() if wish.action != "none"]
     found: list[Document] = []
-    for digest in dict.fromkeys(wish["release"] for wish in active):
+    for digest in dict.fromkeys(wish.release for wish in active):
         if release := rows.get(tx, releases, digest=digest):
             found.append(("release", release["envelope"]))
-    for digest in dict.fromkeys(wish["stream"] for wish in active if wish["stream"]):
+    for digest in dict.fromkeys(wish.stream for wish in active if wish.stream):
         if stream := rows.get(tx, streams, digest=digest):
             found.append(("stream", stream["envelope"]))
     return found

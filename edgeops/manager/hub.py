@@ -1,53 +1,86 @@
-"""What every part of the manager needs: store, objects, settings, documents, the online key, the CA and the clock."""
+"""What every part of the manager needs: store, objects, settings, the current documents with their keys, and the clock."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeops.store import Blobs, Store, open_store
-from edgeops.wire import envelope
-from edgeops.wire.errors import Misuse
-from edgeops.wire.keys import Signer, sha256
+from edgeops.wire.keys import Signer
 from edgeops.wire.root import Root
-from edgeops.wire.trust import Trust, current_root
+from edgeops.wire.trust import Trust
 
 from .layout import Layout
+from .papers import Papers, Shelf, read_papers
 from .pki import Pair
 from .settings import Settings, load
-from .setup import load_signer
+from .timekeeper import Timekeeper
 
 Clock = Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """The open manager. `now` gives Unix seconds."""
+    """The open manager. `now` gives Unix seconds. What `shelf` holds may be replaced at any time: who needs two of its things
+    to fit together takes `papers` once.
+    """
 
     layout: Layout
     settings: Settings
     store: Store
     blobs: Blobs
-    online: Signer
-    ca: Pair
-    root_document: bytes
-    first_root: bytes
-    site_document: bytes
+    shelf: Shelf
     now: Clock
+    timekeeper: Timekeeper = field(default_factory=Timekeeper)
+
+    @property
+    def papers(self) -> Papers:
+        """The current documents and keys."""
+        return self.shelf.papers
 
     @property
     def root(self) -> Root:
         """The current root."""
-        return current_root(self.trust)
+        return self.papers.root
 
     @property
     def trust(self) -> Trust:
-        """The root as the trust rules want it, for verifying what publishers send."""
-        return Trust(self.settings.fleet, "manager", 1, self.root_document)
+        """What a device with all documents believes, for verifying what publishers send."""
+        return self.papers.trust
+
+    @property
+    def online(self) -> Signer:
+        """The key that the current root names for the online role."""
+        return self.papers.online
 
     @property
     def root_pin(self) -> str:
-        """The digest of the first root, as enrolment tokens name it."""
-        return sha256(envelope.split(self.first_root, "root")[0])
+        """The digest of the current root, as enrolment tokens name it."""
+        return self.papers.root_pin
+
+    @property
+    def first_root(self) -> bytes:
+        """Root version 1, where the chain begins."""
+        return self.papers.roots[0]
+
+    @property
+    def root_document(self) -> bytes:
+        """The current root."""
+        return self.papers.roots[-1]
+
+    @property
+    def site_document(self) -> bytes:
+        """The newest site document."""
+        return self.papers.site
+
+    @property
+    def ca(self) -> Pair:
+        """The CA of the server's certificate, as enrolment tokens name it."""
+        return self.papers.authority.serving
+
+    @property
+    def issuer(self) -> Pair:
+        """The CA that signs devices' certificates."""
+        return self.papers.authority.issuing
 
     def with_settings(self, settings: Settings) -> "Hub":
         """The same hub with other settings, for ports that became known."""
@@ -62,14 +95,5 @@ def open_hub(folder: Path, now: Clock) -> Hub:
     """Open the manager in `folder`; raises Misuse when it is not whole."""
     layout = Layout(folder)
     settings = load(layout.settings)
-    root, site = layout.newest("root").read_bytes(), layout.newest("site").read_bytes()
-    online = load_signer(layout.key("online"))
-    hub = Hub(
-        layout, settings, open_store(layout.database), Blobs(layout.blobs), online,
-        Pair.load(layout.certificate("ca").read_bytes(), layout.tls_key("ca").read_bytes()),
-        root, layout.document("root-1").read_bytes(), site, now,
-    )  # fmt: skip
-    if online.id not in hub.root.roles["online"].keys:
-        hub.close()
-        raise Misuse("online-key", f"the online key {online.id} is not in the current root; sign a new root or restore the key")
-    return hub
+    papers = read_papers(layout, settings, now())
+    return Hub(layout, settings, open_store(layout.database), Blobs(layout.blobs), Shelf(papers), now)

@@ -8,31 +8,68 @@ from sqlalchemy import Connection
 from edgeops.parcel.manifest import Manifest
 from edgeops.store import Blobs, audit, rows
 from edgeops.store.rows import Row
-from edgeops.store.tables import releases, reports
+from edgeops.store.tables import releases, reports, wishes
 from edgeops.wire import canonical, envelope
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.release import Release, Side
+from edgeops.wire.rotation import read_root
 from edgeops.wire.trust import accept_release
 
+from .desire import reissue
 from .hub import Hub
 from .problems import Missing
 
 
 def accept(hub: Hub, who: str, sealed: bytes) -> dict[str, Any]:
-    """Store a release; raises Rejected (signature, content), Missing (objects to upload first), Misuse("release-exists")."""
+    """Store a release, or new signatures of one that is here; raises Rejected (signature, content), Missing (objects to upload
+    first), Misuse("release-exists").
+    """
+    sealed = _without_removed(hub, sealed)
     digest, release = accept_release(hub.trust, sealed)
     with hub.store.read() as tx:
         _known(tx, release, digest)
     check_objects(hub.blobs, release)
     with hub.store.write() as tx:
-        if _known(tx, release, digest) is None:
+        known = _known(tx, release, digest)
+        if known is not None and known["envelope"] != sealed:
+            _sign_anew(hub, tx, who, known, sealed)
+        elif known is None:
             rows.put(
                 tx, releases, digest=digest, model=release.model, version=release.version, kind=release.kind, stored=hub.now(),
                 envelope=sealed,
             )  # fmt: skip
             audit.write(tx, hub.now(), who, "release-store", f"{release.model}:{release.version}", digest)
     return {"digest": digest, "model": release.model, "version": release.version}
+
+
+def _without_removed(hub: Hub, sealed: bytes) -> bytes:
+    """The envelope without signatures of keys that were release keys once: devices refuse every signature they cannot check."""
+    papers = hub.papers
+    once = {name for root in papers.roots for name in read_root(root).roles["release"].keys}
+    signed, now = envelope.signers_of(sealed, "release"), set(papers.root.roles["release"].keys)
+    return envelope.signed_only_by(sealed, "release", signed - (once - now)) if signed & now else sealed
+
+
+def _sign_anew(hub: Hub, tx: Connection, who: str, known: Row, sealed: bytes) -> None:
+    """Take new signatures of a stored release, and order it where nothing was ordered while nobody would have believed the old."""
+    rows.change(tx, releases, {"digest": known["digest"]}, envelope=sealed)
+    signed = ", ".join(sorted(envelope.signers_of(sealed, "release")))
+    audit.write(tx, hub.now(), who, "release-sign", f"{known['model']}:{known['version']}", signed)
+    for device in sorted({row["device"] for row in rows.find(tx, wishes) if row["wish"].get("release") == known["digest"]}):
+        reissue(hub, tx, device)
+
+
+def must_be_believed(hub: Hub, row: Row) -> None:
+    """Raise Misuse("release-unsigned" | "below-floor") for a release that devices would refuse."""
+    papers, name = hub.papers, f"{row['model']}:{row['version']}"
+    if not papers.is_believed("release", row["envelope"]):
+        signed = ", ".join(sorted(envelope.signers_of(row["envelope"], "release")))
+        text = f"{name} is signed by {signed}: not enough of the release keys that root {papers.root.version} names"
+        raise Misuse("release-unsigned", f"{text}; run `edgeops release sign` on its folder again, then `edgeops release upload`")
+    floor = papers.trust.floors.get(row["model"], 0)
+    if row["version"] < floor:
+        raise Misuse("below-floor", f"{name} lies below the floor of {row['model']}, which is {floor}; devices would refuse it")
 
 
 def _known(tx: Connection, release: Release, digest: str) -> Row | None:
@@ -84,21 +121,23 @@ def read(row: Row) -> Release:
     return Release.parse(Fields.of(canonical.decode(envelope.split(row["envelope"], "release")[0], "release"), "release"))
 
 
-def view(row: Row) -> dict[str, Any]:
-    """What the API tells of a release."""
-    release = read(row)
+def view(hub: Hub, row: Row) -> dict[str, Any]:
+    """What the API tells of a release; `believed` is whether devices with the current root believe its signatures."""
+    release, papers = read(row), hub.papers
     names = ("kind", "created", "inputs", "outputs", "ir", "opset", "runtime", "variants", "sides")
     payload = release.payload()
+    signed = sorted(envelope.signers_of(row["envelope"], "release"))
     return {"digest": row["digest"], "model": row["model"], "version": row["version"], "stored": row["stored"]} | {
-        name: payload[name] for name in names
-    }
+        "signed_by": signed, "removed_keys": [name for name in signed if name not in papers.root.roles["release"].keys],
+        "believed": papers.is_believed("release", row["envelope"]), **{name: payload[name] for name in names},
+    }  # fmt: skip
 
 
 def listed(hub: Hub) -> list[dict[str, Any]]:
     """All releases by model and version."""
     with hub.store.read() as tx:
         found = rows.find(tx, releases)
-    return [view(row) for row in sorted(found, key=lambda row: (row["model"], row["version"]))]
+    return [view(hub, row) for row in sorted(found, key=lambda row: (row["model"], row["version"]))]
 
 
 def models(hub: Hub) -> list[dict[str, Any]]:

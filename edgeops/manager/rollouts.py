@@ -40,6 +40,7 @@ def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
     trial = _trial(body.get("trial") or {})
     with hub.store.write() as tx:
         release = release_noun.must_find(tx, str(body["model"]), int(body["version"]))
+        release_noun.must_be_believed(hub, release)
         _check_variant(release, body.get("variant"))
         targets = _targets(hub, tx, str(body["to"]))
         rollout_id = _new_id(tx, now)
@@ -74,6 +75,8 @@ def operate(hub: Hub, who: str, rollout: str, verb: str, mode: str = "keep") -> 
         if verb == "resume":
             names = [row["device"] for row in rows.find(tx, assignments, rollout=rollout)]
             _check_conflict(tx, names, job.rollout.plan.slot, but=rollout)
+        if verb in ("resume", "advance"):
+            release_noun.must_be_believed(hub, release_noun.must_find(tx, job.rollout.plan.model, job.rollout.plan.version))
         apply(hub, tx, rollout, events[verb])
         return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 

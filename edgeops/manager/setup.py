@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from edgeops.broker.reach import claim_port
 from edgeops.store import Blobs, audit, open_store
 from edgeops.wire.envelope import seal
 from edgeops.wire.errors import Misuse
-from edgeops.wire.keys import Signer
+from edgeops.wire.keys import Signer, private_pem, signer_from_pem
 from edgeops.wire.root import ROLES, Role, Root
 
 from . import pki, tokens
@@ -72,9 +71,10 @@ def _make(layout: Layout, chosen: Settings, now: int) -> Setup:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("keys", "pki", "documents"):
         (folder / name).mkdir(mode=0o700)
-    signers = {role: Signer(Ed25519PrivateKey.generate()) for role in ROLES}
-    for role, signer in signers.items():
-        write_whole(layout.key(role), _pem(signer), 0o600)
+    private = {role: Ed25519PrivateKey.generate() for role in ROLES}
+    for role, key in private.items():
+        write_whole(layout.key(role), private_pem(key), 0o600)
+    signers = {role: Signer.of(key) for role, key in private.items()}
     ca = _write_pki(layout, chosen, now)
     write_whole(layout.document("root-1"), first_root(fleet, signers, now))
     write_whole(layout.document("site-1"), make_site(chosen, 1, (ca.certificate_pem.decode(),), signers["site"], now))
@@ -98,16 +98,12 @@ def first_root(fleet: str, signers: dict[str, Signer], now: int) -> bytes:
 
 
 def load_signer(path: Path) -> Signer:
-    """An Ed25519 key from PKCS8 PEM; raises Misuse("no-key" | "bad-key")."""
+    """An Ed25519 key from PKCS8 PEM without a passphrase; raises Misuse("no-key" | "bad-key" | "passphrase-needed")."""
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        pem = path.read_bytes()
     except FileNotFoundError:
         raise Misuse("no-key", f"there is no key {path}; restore it or run `edgeops init`") from None
-    except ValueError as error:
-        raise Misuse("bad-key", f"{path} cannot be read as a private key: {error}") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise Misuse("bad-key", f"{path} is not an Ed25519 key")
-    return Signer(key)
+    return signer_from_pem(pem, str(path))
 
 
 def _port(settings: Settings, port: int) -> int:
@@ -124,7 +120,3 @@ def _write_pki(layout: Layout, settings: Settings, now: int) -> pki.Pair:
         write_whole(layout.certificate(name), pair.certificate_pem)
     write_whole(layout.crl, pki.make_crl(ca, (), now))
     return ca
-
-
-def _pem(signer: Signer) -> bytes:
-    return signer.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -3,6 +3,7 @@
 from cryptography import x509
 
 from edgeops.wire import canonical, envelope
+from edgeops.wire.desired import Floor
 from edgeops.wire.errors import Misuse
 from edgeops.wire.fields import Fields
 from edgeops.wire.keys import Signer
@@ -22,10 +23,11 @@ def url(scheme: str, host: str, port: int) -> str:
 
 
 def endpoints(settings: Settings) -> Endpoints:
-    """Where these settings let devices reach MQTT and HTTPS, in order of preference."""
-    mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)[:8]
+    """Where these settings let devices reach MQTT and HTTPS, in order of preference; browsers (wss) come last."""
+    mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)
+    wss = tuple(url("wss", name, settings.wss_port) for name in settings.addresses) if settings.wss_port else ()
     https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
-    return mqtt, https
+    return (*mqtt, *wss)[:8], https
 
 
 def make_site(settings: Settings, version: int, cas: tuple[str, ...], signer: Signer, now: int) -> bytes:
@@ -39,10 +41,20 @@ def read_site(document: bytes) -> Site:
     return Site.parse(Fields.of(canonical.decode(envelope.split(document, "site")[0], "site"), "site"))
 
 
+def read_floor(document: bytes | None) -> Floor:
+    """A floor document of our own; version 0, without floors, before there is one."""
+    if document is None:
+        return Floor("", 0, {})
+    return Floor.parse(Fields.of(canonical.decode(envelope.split(document, "floor")[0], "floor"), "floor"))
+
+
 def check_site(settings: Settings, document: bytes) -> None:
-    """Raise Misuse("site-stale") when devices would be sent to ports or names where nobody answers."""
-    site = read_site(document)
-    if (site.mqtt, site.https) != endpoints(settings):
+    """Raise Misuse("site-stale") when devices would be sent to ports or names where nobody answers.
+
+    Other endpoints may stand beside ours: a fleet that moves hears of the new ones before it leaves the old.
+    """
+    site, (mqtt, https) = read_site(document), endpoints(settings)
+    if not set(mqtt) <= set(site.mqtt) or not set(https) <= set(site.https):
         told, now = ", ".join((*site.mqtt, *site.https)), ", ".join(sum(endpoints(settings), ()))
         text = f"the signed site document sends devices to {told}, the settings say {now}; run `edgeops site sign`"
         raise Misuse("site-stale", text)

@@ -6,7 +6,7 @@ envelope can change unnoticed. Thresholds count distinct keys. The payload is si
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,10 @@ MAX_SIGNATURES = 16
 MAX_ENVELOPE = canonical.MAX_BYTES * 4 // 3 + (16 << 10)  # base64 of the largest payload, and its signatures
 TYPES = {
     name: f"application/vnd.edgeops.{name}.v1+json"
-    for name in ("root", "site", "release", "floor", "desired", "time", "command", "stream", "state", "presence", "renew")
+    for name in (
+        "root", "site", "release", "floor", "desired", "time", "command", "stream", "state", "presence", "enrol", "renew",
+        "checkpoint", "credential",
+    )
 }
 
 
@@ -46,9 +49,40 @@ def seal(name: str, payload: Mapping[str, Any], signers: Iterable[Signer]) -> by
     body = canonical.encode(dict(payload))
     if len(body) > canonical.MAX_BYTES:
         raise Misuse("too-large", f"{name} has {len(body)} bytes, {canonical.MAX_BYTES} are allowed; split it")
+    return _wrap(name, body, _signatures(name, body, signers))
+
+
+def countersign(data: bytes, name: str, signers: Iterable[Signer]) -> bytes:
+    """The same envelope with the signatures of `signers` added: how a half-signed document goes from holder to holder.
+
+    Raises Rejected as `split`, Misuse("too-many-signatures").
+    """
+    body, signatures = split(data, name)
+    joined = signatures | _signatures(name, body, signers)
+    if len(joined) > MAX_SIGNATURES:
+        raise Misuse("too-many-signatures", f"{name}: an envelope holds at most {MAX_SIGNATURES} signatures")
+    return _wrap(name, body, joined)
+
+
+def signed_only_by(data: bytes, name: str, keys: Collection[str]) -> bytes:
+    """The same envelope without the signatures of all other keys; raises Rejected as `split`."""
+    body, signatures = split(data, name)
+    return _wrap(name, body, {keyid: signature for keyid, signature in signatures.items() if keyid in keys})
+
+
+def signers_of(data: bytes, name: str) -> frozenset[str]:
+    """The ids of the keys that claim to have signed, unverified; raises Rejected as `split`."""
+    return frozenset(split(data, name)[1])
+
+
+def _signatures(name: str, body: bytes, signers: Iterable[Signer]) -> dict[str, bytes]:
     message = pae(TYPES[name], body)
-    signatures = sorted(({"keyid": s.id, "sig": _b64(s.sign(message))} for s in signers), key=lambda s: s["keyid"])
-    return canonical.encode({"payload": _b64(body), "payloadType": TYPES[name], "signatures": signatures})
+    return {signer.id: signer.sign(message) for signer in signers}
+
+
+def _wrap(name: str, body: bytes, signatures: Mapping[str, bytes]) -> bytes:
+    rows = [{"keyid": keyid, "sig": _b64(signatures[keyid])} for keyid in sorted(signatures)]
+    return canonical.encode({"payload": _b64(body), "payloadType": TYPES[name], "signatures": rows})
 
 
 def open_sealed(data: bytes, name: str, keys: Mapping[str, bytes], threshold: int) -> Opened:

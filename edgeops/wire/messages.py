@@ -86,7 +86,8 @@ class OutcomeReport:
 class State:
     """A device's full reported state; (incarnation, boot, seq) orders reports.
 
-    `counter` and `command` are the newest desired document and the newest command it accepted.
+    `counter` and `command` are the newest desired document and the newest command it accepted, `documents` the versions of root,
+    site and floor it has; an old agent says nothing of those.
     """
 
     fleet: str
@@ -99,6 +100,7 @@ class State:
     counters: Mapping[str, int] = field(default_factory=dict)
     command: int = 0
     outcomes: tuple[OutcomeReport, ...] = ()
+    documents: Mapping[str, int] = field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
@@ -106,7 +108,7 @@ class State:
             "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation, "boot": self.boot, "seq": self.seq,
             "counter": self.counter, "slots": {name: s.payload() for name, s in self.slots.items()},
             "counters": dict(self.counters), "command": self.command,
-            "outcomes": [outcome.payload() for outcome in self.outcomes],
+            "outcomes": [outcome.payload() for outcome in self.outcomes], "documents": dict(self.documents),
         }  # fmt: skip
 
     @staticmethod
@@ -116,12 +118,13 @@ class State:
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("boot", HEX32),
             fields.number("seq", 1), fields.number("counter"), fields.each("slots", SlotReport.parse, 16),
             fields.counts("counters", 128), fields.number("command"), fields.objects("outcomes", OutcomeReport.parse, 256),
+            fields.counts("documents", 8),
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Birth on every connect, goodbye before leaving, gone as last will. `nonce` asks for a signed time."""
+    """Birth on every connect, goodbye before leaving, gone as last will. `nonce` asks for a signed time; `documents` as in State."""
 
     fleet: str
     device: str
@@ -131,12 +134,14 @@ class Presence:
     nonce: str = ""
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    documents: Mapping[str, int] = field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
         return {
             "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation, "boot": self.boot, "kind": self.kind,
             "nonce": self.nonce, "capabilities": dict(self.capabilities), "facts": dict(self.facts),
+            "documents": dict(self.documents),
         }  # fmt: skip
 
     @staticmethod
@@ -147,7 +152,7 @@ class Presence:
         return Presence(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("boot", HEX32),
             fields.text("kind"), fields.text("nonce", HEX64, default=""), fields.mapping("capabilities", 64, {}),
-            fields.mapping("facts", 64, {}),
+            fields.mapping("facts", 64, {}), fields.counts("documents", 8),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .keys import key_id
 ROLES = ("root", "site", "release", "online")
 URL = re.compile(r"(mqtts|wss|https)://[A-Za-z0-9.\-\[\]:]{1,255}")
 PREFIX = "e/1"
+MOST_KEYS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Root:
 
 
 def _role(fields: Fields, keys: Mapping[str, bytes]) -> Role:
-    names = fields.texts("keys", HEX32, 16)
+    names = fields.texts("keys", HEX32, MOST_KEYS)
     threshold = fields.number("threshold", 1)
     if len(set(names)) != len(names) or any(name not in keys for name in names):
         raise fields.fail("keys", "distinct ids of keys in this document")

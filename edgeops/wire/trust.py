@@ -15,7 +15,7 @@ Not handled here: where bytes come from, and where `Trust` is kept (one record w
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,6 +85,11 @@ def current_root(trust: Trust) -> Root:
     return _read_root(body)
 
 
+def versions(trust: Trust) -> dict[str, int]:
+    """Which versions of the documents a device keeps it has; its birth says so, and the manager sends what it lacks."""
+    return {"root": current_root(trust).version, "site": trust.site_version, "floor": trust.floor_version}
+
+
 def _read_root(body: bytes) -> Root:
     if len(body) > MAX_ROOT:
         raise Rejected("too-large", f"the root document has {len(body)} bytes, {MAX_ROOT} are allowed")
@@ -103,6 +108,20 @@ def pin_root(data: bytes, fleet: str, pin: str, device: str, incarnation: int) -
         raise Rejected("wrong-fleet", f"the root document is of fleet {root.fleet}")
     _check_must(opened.fields, "root")
     return Trust(fleet, device, incarnation, data, time_floor=root.issued)
+
+
+def pin_chain(chain: Sequence[bytes], fleet: str, pin: str, device: str, incarnation: int) -> Trust:
+    """First trust in the root that `pin` names, then in those after it, each by rule 1. Raises Rejected as both.
+
+    The pinned root may carry signatures of the keys before it, which nobody here can know: they are left out.
+    """
+    found = next((index for index, data in enumerate(chain) if envelope.digest_of(data, "root") == pin), 0)
+    first, *later = chain[found:] or [b""]
+    own = _read_root(envelope.split(first, "root")[0]).roles["root"].keys
+    trust = pin_root(envelope.signed_only_by(first, "root", own), fleet, pin, device, incarnation)
+    for data in later:
+        trust = advance_root(trust, data)
+    return trust
 
 
 def advance_root(trust: Trust, data: bytes) -> Trust:

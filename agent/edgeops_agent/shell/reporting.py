@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from edgeops.wire.messages import OutcomeReport, SlotReport, State
+from edgeops.wire.trust import versions
 
 from ..core.record import Record
 from ..core.slot import Slot
@@ -14,7 +15,7 @@ def state(record: Record, boot: str, lively: Mapping[str, int], number: int = 0)
     trust, counters = record.trust, {**record.counters, **lively}
     return State(
         trust.fleet, trust.device, trust.incarnation, boot, number or record.report_seq, trust.counter, slots, counters,
-        trust.command, tuple(outcome for name, slot in record.slots.items() for outcome in _outbox(name, slot)),
+        trust.command, tuple(outcome for name, slot in record.slots.items() for outcome in _outbox(name, slot)), versions(trust),
     )  # fmt: skip
 
 

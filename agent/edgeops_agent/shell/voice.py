@@ -6,7 +6,7 @@ from typing import Protocol
 from edgeops.wire import envelope, topics
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Presence, Want, seal_tele
-from edgeops.wire.trust import Capabilities
+from edgeops.wire.trust import Capabilities, versions
 
 from . import facts, reporting
 from .disk import StateFolder
@@ -46,6 +46,7 @@ class Voice:
         message = Presence(
             trust.fleet, trust.device, trust.incarnation, self._boot, kind, nonce,
             facts.birth(self._device) if birth else {}, facts.facts(self._folder.root) if birth else {},
+            versions(trust) if birth else {},
         )  # fmt: skip
         return topics.up(trust.device, "presence"), envelope.seal("presence", message.payload(), [self._signer])
 
