@@ -10,10 +10,11 @@ from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
 from edgeops.wire.envelope import digest_of, seal
 from edgeops.wire.keys import Signer
 from edgeops.wire.release import Release, Side, Tensor, Variant
-from edgeops.wire.root import ROLES, Role, Root
-from edgeops.wire.trust import Capabilities, Trust
+from edgeops.wire.root import ROLES, Role, Root, Site
+from edgeops.wire.trust import Capabilities, Trust, current_root
 
 NOW = 1_800_000_000
+CA = "-----BEGIN CERTIFICATE-----"
 SIDE = Side("d" * 64, 10)
 
 
@@ -63,9 +64,19 @@ class Paper:
         document = CommandDocument("berlin", "pi-01", 1, epoch, counter, "ack", order)
         return seal("command", document.payload(), [self.keys["online"]])
 
-    def time(self, nonce: str, now: int = NOW) -> bytes:
+    def time(self, nonce: str, now: int = NOW, counter: int = 0) -> bytes:
         """A signed time."""
-        return seal("time", SignedTime("berlin", "pi-01", nonce, now, 0, 0).payload(), [self.keys["online"]])
+        return seal("time", SignedTime("berlin", "pi-01", nonce, now, 0, counter).payload(), [self.keys["online"]])
+
+    def next_root(self, epoch: int) -> bytes:
+        """Root 2 with the same keys, issued a little after the first."""
+        root = replace(current_root(self.trust), version=2, epoch=epoch, issued=NOW - 500)
+        return seal("root", root.payload(), [self.keys["root"]])
+
+    def site(self, version: int, **changes: Any) -> bytes:
+        """A site document."""
+        site = Site("berlin", version, NOW, (CA,), ("mqtts://one:8883",), ("https://one:8443",))
+        return seal("site", replace(site, **changes).payload(), [self.keys["site"]])
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from edgeops.wire.errors import Misuse
-from edgeops_agent.shell.link import DeviceLink, LinkSettings
+from edgeops_agent.shell.link import DeviceLink, LinkSettings, new_client
+from edgeops_agent.shell.reach import Way
 
 CONNACK = b"\x20\x02\x00\x00"
+REFUSAL = b"\x20\x02\x00\x05"
 MESSAGE = b"\x30\x05\x00\x01tab"
 DAY = datetime.timedelta(days=1)
 
@@ -82,9 +85,8 @@ def visit(tmp_path: Path) -> Iterator[Visit]:
     def start(*answers: bytes, begins: datetime.timedelta = -DAY, least: int = 0) -> "queue.Queue[str]":
         certify(tmp_path, begins)
         broker = Broker(tmp_path, *answers)
-        settings = LinkSettings(
-            broker.url, "pi-01", tmp_path / "crt", tmp_path / "crt", tmp_path / "key", "e/1/00/d/pi-01/up/presence", b"gone"
-        )
+        ways = (Way(broker.url, (tmp_path / "crt").read_text(), 1),)
+        settings = LinkSettings(ways, "pi-01", tmp_path / "crt", tmp_path / "key", "e/1/00/d/pi-01/up/presence", b"gone")
         heard: queue.Queue[str] = queue.Queue()
         link = DeviceLink(
             settings, lambda: heard.put("up"), lambda topic, _: heard.put(topic), lambda: 0.0, lambda: 0.0, lambda: least
@@ -133,15 +135,67 @@ def test_an_expired_broker_is_refused_when_that_is_sure(visit: Visit) -> None:
 
 
 def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
-    """Damaged or missing files are the caller's to mend, and are told so."""
+    """Damaged or missing files are named; the link lives on without them, since new ones can be asked for."""
     certify(tmp_path, -DAY)
+    cas = (tmp_path / "crt").read_text()
     for broken in ("crt", "key", "ca"):
-        files = {name: tmp_path / name for name in ("crt", "key")} | {"ca": tmp_path / "crt"}
+        files = {name: tmp_path / name for name in ("crt", "key")}
         files[broken] = tmp_path / "broken"
         for content in (b"rubbish", b"\xff\xfe", None):
             (tmp_path / "broken").unlink(missing_ok=True)
             if content is not None:
                 (tmp_path / "broken").write_bytes(content)
-            settings = LinkSettings("mqtts://127.0.0.1:1", "x", files["ca"], files["crt"], files["key"], "t", b"")
+            way = Way("mqtts://127.0.0.1:1", "rubbish" if broken == "ca" else cas, 1)
+            settings = LinkSettings((way,), "x", files["crt"], files["key"], "t", b"")
             with pytest.raises(Misuse, match="tls-files"):
-                DeviceLink(settings, lambda: None, lambda *_: None, lambda: 0.0, lambda: 0.0, lambda: 0)
+                new_client(settings, way)
+
+
+def test_the_next_endpoint_is_tried(tmp_path: Path) -> None:
+    """No broker, one of a foreign CA and one that shuts everybody out are passed over, in order, for one that answers."""
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    certify(tmp_path, -DAY)
+    certify(foreign, -DAY)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"mqtts://127.0.0.1:{closed.getsockname()[1]}"
+    cas, brokers = (tmp_path / "crt").read_text(), [Broker(foreign, CONNACK), Broker(tmp_path, REFUSAL), Broker(tmp_path, CONNACK)]
+    urls = [nobody, *(broker.url for broker in brokers)]
+    heard: queue.Queue[str] = queue.Queue()
+    settings = LinkSettings(tuple(Way(url, cas, 1) for url in urls), "pi-01", tmp_path / "crt", tmp_path / "key", "t", b"")
+    link = DeviceLink(settings, lambda: heard.put("up"), lambda *_: None, lambda: 0.0, lambda: 0.0, lambda: 0)
+    link.start()
+    try:
+        assert heard.get(timeout=20) == "up"
+        assert link.way is not None and link.way.url == urls[-1]
+    finally:
+        link.stop()
+        for broker in brokers:
+            broker.close()
+
+
+def test_refusals_are_counted_and_changed_settings_used_at_once(tmp_path: Path) -> None:
+    """A broker that hears us and lets us not in counts; new settings end what was, start anew and count from nought."""
+    certify(tmp_path, -DAY)
+    cas, bad, good = (tmp_path / "crt").read_text(), Broker(tmp_path, REFUSAL), Broker(tmp_path, CONNACK)
+    seen, heard = threading.Event(), queue.Queue[str]()
+
+    def draw() -> float:
+        if link.refused >= 3:
+            seen.set()
+        return 0.0
+
+    settings = LinkSettings((Way(bad.url, cas, 1),), "pi-01", tmp_path / "crt", tmp_path / "key", "t", b"")
+    link = DeviceLink(settings, lambda: heard.put("up"), lambda *_: None, draw, lambda: 0.0, lambda: 0)
+    link.start()
+    try:
+        assert seen.wait(20)
+        link.change(replace(settings, ways=(Way(good.url, cas, 2),)))
+        assert heard.get(timeout=20) == "up"
+        assert link.refused == 0 and link.way is not None and link.way.site == 2
+        link.change(replace(settings, ways=(Way(good.url, cas, 3),)))
+        assert heard.get(timeout=20) == "up" and link.way.site == 3
+    finally:
+        link.stop()
+        bad.close()
+        good.close()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from edgeops.wire.desired import SlotWish
+from edgeops.wire.envelope import digest_of
 from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Bundle
 from edgeops_agent.core.receive import MAX_SLOTS, Situation, obey, receive
@@ -14,6 +15,7 @@ from edgeops_agent.core.slot import Fetch
 from .conftest import NOW, Paper, make_release
 
 NONCE = "a" * 64
+Y2038 = 2_147_483_000
 
 
 def situation(paper: Paper, **changes: object) -> Situation:
@@ -100,6 +102,77 @@ def test_signed_time_is_believed_before_the_expiry_is_judged(paper: Paper) -> No
     assert got.time is not None and got.time.now == NOW + 5000
     assert got.record.counters["refused_desired.expired"] == 1
     assert got.record.trust.time_floor == NOW + 5000
+
+
+def test_a_time_that_was_held_back_makes_nothing_look_younger(paper: Paper) -> None:
+    """An answer kept for a day, with an order that was good when it was signed: the order has expired by now."""
+    digest, release = paper.release(make_release())
+    bundle = Bundle((("time", paper.time(NONCE)), ("release", release), ("desired", paper.desired(9, digest))))
+    late = receive(Record(paper.trust), bundle, situation(paper, now=0, asked=100, tick=100 + 86_400))
+    assert late.record.counters == {"refused_desired": 1, "refused_desired.expired": 1}
+    assert receive(Record(paper.trust), bundle, situation(paper, now=0, asked=100, tick=101)).record.trust.counter == 9
+
+
+def test_a_wrong_wall_clock_gives_way_to_a_signed_time(paper: Paper) -> None:
+    """A device whose own clock stands in 2038 takes an order once the manager has answered, and counts on from the answer."""
+    digest, release = paper.release(make_release())
+    order = (("release", release), ("desired", paper.desired(9, digest)))
+    far = situation(paper, now=Y2038, wall=Y2038)
+    assert receive(Record(paper.trust), Bundle(order), far).record.counters["refused_desired.expired"] == 1
+    got = receive(Record(paper.trust), Bundle((("time", paper.time(NONCE)), *order)), far)
+    assert got.record.trust.counter == 9
+    sure = receive(Record(paper.trust), Bundle((("time", paper.time(NONCE, NOW - 9999)), *order)), replace(far, sure=True))
+    assert sure.record.counters["refused_desired.expired"] == 1
+
+
+def test_a_raised_epoch_takes_2038_back(paper: Paper) -> None:
+    """Time signed too late locks all orders out; a root with a raised epoch voids it, for this boot too and in the same bundle."""
+    digest, release = paper.release(make_release())
+    stuck = receive(Record(paper.trust), Bundle((("time", paper.time(NONCE, Y2038)),)), situation(paper)).record
+    order = (("release", release), ("desired", paper.desired(9, digest, epoch=1)))
+    later = situation(paper, now=Y2038, wall=NOW, sure=True)
+    shut = receive(stuck, Bundle((("time", paper.time(NONCE)), ("desired", paper.desired(9, digest)))), later).record
+    assert shut.counters["refused_time.time-floor"] == 1 and shut.trust.time_floor == Y2038
+    freed = receive(stuck, Bundle((("root", paper.next_root(1)), *order)), later)
+    assert (freed.anew, freed.time, freed.record.trust.counter, freed.record.trust.time_floor) == (True, None, 9, NOW - 500)
+    same = receive(stuck, Bundle((("root", paper.next_root(0)), *order)), later)
+    assert not same.anew and same.record.trust.time_floor == Y2038
+    early = receive(Record(paper.trust), Bundle((("time", paper.time(NONCE, Y2038)), ("root", paper.next_root(1)))), later)
+    assert early.time is None and early.record.trust.time_floor == NOW - 500
+
+
+def test_an_unsure_record_takes_no_order_until_our_nonce_is_answered(paper: Paper) -> None:
+    """Neither orders nor commands, replayed or new; then the answer names the least counter, and what is older stays refused."""
+    digest, release = paper.release(make_release())
+    record = Record(replace(paper.trust, counter=3), unsure=True)
+    orders = {number: (("release", release), ("desired", paper.desired(number, digest))) for number in (4, 6, 7)}
+    for number in orders:
+        got = receive(record, Bundle(orders[number]), situation(paper)).record
+        assert (got.trust.counter, got.counters["refused_desired.resync"]) == (3, 1)
+    with pytest.raises(Rejected, match="resync"):
+        obey(record, paper.ack(9, 9))
+    foreign = receive(record, Bundle((("time", paper.time("b" * 64, counter=7)), *orders[7])), situation(paper)).record
+    assert foreign.unsure and foreign.trust.counter == 3
+    sure = receive(record, Bundle((("time", paper.time(NONCE, counter=7)),)), situation(paper)).record
+    assert (sure.unsure, sure.trust.counter) == (False, 6)
+    assert receive(sure, Bundle(orders[6]), situation(paper)).record.trust.counter == 6
+    assert receive(sure, Bundle(orders[7]), situation(paper)).record.trust.counter == 7
+    backup = receive(record, Bundle((("time", paper.time(NONCE, counter=1)),)), situation(paper)).record
+    assert backup.trust.counter == 3
+
+
+def test_sites_follow_each_other_beside_the_last_proven_one(paper: Paper) -> None:
+    """A newer site is named beside the oldest one named, an older one refused; one already named may come again."""
+    record = Record(paper.trust)
+    first, second, third = (paper.site(number) for number in (1, 2, 3))
+    for data in (first, second, third, second):
+        got = receive(record, Bundle((("site", data),)), situation(paper))
+        record = got.record
+    assert record.sites == (digest_of(third, "site"), digest_of(first, "site"))
+    assert record.counters == {"refused_site": 1, "refused_site.site-version": 1}
+    assert receive(record, Bundle((("site", third),)), situation(paper)).site == third
+    forged = Paper({**paper.keys, "site": paper.keys["online"]}).site(9)
+    assert receive(record, Bundle((("site", forged),)), situation(paper)).record.counters["refused_site.unknown-key"] == 1
 
 
 def test_remove_empties_the_slot(paper: Paper) -> None:

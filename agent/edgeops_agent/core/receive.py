@@ -36,18 +36,28 @@ MAX_SLOTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the reader must know: believed time, the open nonce, what this device is, kept documents by digest."""
+    """What the reader must know: believed time, the open nonce, what this device is, kept documents by digest.
+
+    `asked` is the tick at which the nonce was sent, `wall` what the device's own clock shows, `sure` whether `now` rests on a
+    signed time of this boot.
+    """
 
     now: int
     tick: int
     nonce: str
     device: Capabilities
     documents: Mapping[str, bytes]
+    asked: int = 0
+    wall: int = 0
+    sure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The record to store first, then documents to keep, then commands per slot to carry out."""
+    """The record to store first, then documents to keep, then commands per slot to carry out.
+
+    `anew` says that a root raised the epoch: what this boot believed of time is void. `site` is to be kept before the record is.
+    """
 
     record: Record
     documents: Mapping[str, bytes] = field(default_factory=dict)
@@ -55,6 +65,7 @@ class Received:
     time: SignedTime | None = None
     site: bytes | None = None
     refused: tuple[str, ...] = ()
+    anew: bool = False
 
 
 def receive(record: Record, bundle: Bundle, situation: Situation) -> Received:
@@ -70,6 +81,7 @@ def receive(record: Record, bundle: Bundle, situation: Situation) -> Received:
 
 def obey(record: Record, data: bytes) -> tuple[Record, tuple[tuple[str, Command], ...]]:
     """Read a command: the record to store first, then what to carry out; raises Rejected, Unfit. A duplicate changes nothing."""
+    _check_sure(record, "command")
     try:
         trust, command = accept_command(record.trust, data)
     except Rejected as error:
@@ -101,15 +113,14 @@ def _read(so_far: Received, name: str, data: bytes, situation: Situation) -> Rec
     record, trust = so_far.record, so_far.record.trust
     match name:
         case "root":
-            return replace(so_far, record=replace(record, trust=advance_root(trust, data)))
+            return _take_root(so_far, data)
         case "site":
-            trust, _ = accept_site(trust, data)
-            return replace(so_far, record=replace(record, trust=trust), site=data)
+            return _take_site(so_far, data)
         case "floor":
             return replace(so_far, record=replace(record, trust=accept_floor(trust, data)))
         case "time":
             trust, time = accept_time(trust, data, situation.nonce)
-            return replace(so_far, record=replace(record, trust=trust), time=time)
+            return replace(so_far, record=_sure_again(replace(record, trust=trust), time), time=time)
         case "release":
             digest, _ = accept_release(trust, data)
             return replace(so_far, documents={**so_far.documents, digest: data})
@@ -119,6 +130,44 @@ def _read(so_far: Received, name: str, data: bytes, situation: Situation) -> Rec
         case "desired":
             return _take_desired(so_far, data, situation)
     raise Rejected("wrong-type", f"a device takes no {name} document")
+
+
+def _take_root(so_far: Received, data: bytes) -> Received:
+    """The next root. A raised epoch also voids a time that was signed before it, in this bundle or in this boot."""
+    before = so_far.record.trust
+    after = advance_root(before, data)
+    taken = replace(so_far, record=replace(so_far.record, trust=after))
+    return replace(taken, time=None, anew=True) if current_root(after).epoch > current_root(before).epoch else taken
+
+
+def _take_site(so_far: Received, data: bytes) -> Received:
+    """A newer site, beside the last one that has proven itself. One that we know may come again: its file may have got lost."""
+    record, digest = so_far.record, envelope.digest_of(data, "site")
+    if digest in record.sites:
+        return replace(so_far, site=data)
+    trust, _ = accept_site(record.trust, data)
+    return replace(so_far, record=replace(record, trust=trust, sites=(digest, *record.sites[-1:])), site=data)
+
+
+def _sure_again(record: Record, time: SignedTime) -> Record:
+    """The manager has answered our nonce: its newest order is the least that a damaged record may go on with."""
+    if not record.unsure:
+        return record
+    counter = max(record.trust.counter, time.counter - 1)
+    return replace(record, trust=replace(record.trust, counter=counter), unsure=False)
+
+
+def _check_sure(record: Record, what: str) -> None:
+    if record.unsure:
+        raise Rejected("resync", f"the state record was damaged, so a {what} waits until the manager has answered our nonce")
+
+
+def _believed(so_far: Received, situation: Situation) -> int:
+    """What time it is by all that has come. An answer to our nonce is as old as the question at most: holding it back is vain."""
+    if so_far.time is not None:
+        answered = so_far.time.now + max(0, situation.tick - situation.asked)
+        return max(answered, situation.now) if situation.sure and not so_far.anew else answered
+    return situation.wall if so_far.anew else situation.now
 
 
 def open_stream(trust: Trust, data: bytes) -> tuple[str, StreamList]:
@@ -131,8 +180,8 @@ def open_stream(trust: Trust, data: bytes) -> tuple[str, StreamList]:
 
 
 def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Received:
-    now = max(situation.now, so_far.time.now if so_far.time else 0)
-    trust, desired = accept_desired(so_far.record.trust, data, now)
+    _check_sure(so_far.record, "desired document")
+    trust, desired = accept_desired(so_far.record.trust, data, _believed(so_far, situation))
     known = {**situation.documents, **so_far.documents}
     record, commands = replace(so_far.record, trust=trust), list(so_far.commands)
     offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeops.wire import canonical
 from edgeops.wire.errors import Rejected
-from edgeops.wire.fields import Fields
+from edgeops.wire.fields import HEX64, Fields
 from edgeops.wire.keys import sha256
 from edgeops.wire.trust import Trust
 
@@ -21,12 +21,18 @@ MAX_COUNTERS = 96
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything the agent may never lose or see torn: trust, slots, the counters of what it refused, the endpoints it knows."""
+    """Everything the agent may never lose or see torn: trust, slots, the counters of what it refused.
+
+    `sites` are digests of the site documents to reach the manager by: the newest, then the last one that has proven itself.
+    `unsure` means that a newer record may have existed: no order is taken until the manager has answered our nonce.
+    """
 
     trust: Trust
     slots: Mapping[str, Slot] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     report_seq: int = 0
+    sites: tuple[str, ...] = ()
+    unsure: bool = False
 
     def with_slot(self, name: str, slot: Slot) -> "Record":
         """A copy with one slot replaced."""
@@ -43,7 +49,8 @@ def encode(record: Record, seq: int) -> bytes:
     """The bytes of one copy."""
     body = {
         "trust": record.trust.payload(), "slots": {name: asdict(slot) for name, slot in record.slots.items()},
-        "counters": dict(record.counters), "report_seq": record.report_seq,
+        "counters": dict(record.counters), "report_seq": record.report_seq, "sites": list(record.sites),
+        "unsure": int(record.unsure),
     }  # fmt: skip
     return canonical.encode({"body": body, "seq": seq, "sha256": _digest(body, seq)})
 
@@ -56,7 +63,27 @@ def decode(data: bytes) -> tuple[int, Record]:
         raise Rejected("record-torn", "the state record does not match its checksum")
     inner = fields.sub("body")
     slots = {name: _slot(Fields.of(raw, f"record.slots.{name}")) for name, raw in inner.mapping("slots").items()}
-    return seq, Record(Trust.parse(inner.sub("trust")), slots, inner.counts("counters", 128), inner.number("report_seq"))
+    return seq, Record(
+        Trust.parse(inner.sub("trust")), slots, inner.counts("counters", 128), inner.number("report_seq"),
+        inner.texts("sites", HEX64, 2, ()), inner.number("unsure", default=0) > 0,
+    )  # fmt: skip
+
+
+def lasting(record: Record) -> Record:
+    """What a device should still know when both copies are gone: whom it trusts, and which models have proven themselves."""
+    slots = {name: Slot(current=s.current, previous=s.previous, order=s.order, bad=s.bad) for name, s in record.slots.items()}
+    trust = replace(record.trust, counter=0, command=0, time_floor=0)
+    return Record(trust, slots, sites=record.sites)
+
+
+def restored(kept: Record) -> Record:
+    """The record to go on with when only `lasting` parts are left."""
+    return replace(kept, slots=lasting(kept).slots, unsure=True).counted("records_restored")
+
+
+def is_torn(data: bytes | None) -> bool:
+    """Whether this is a copy that was written, but cannot be read."""
+    return data is not None and newest({"": data}) is None
 
 
 def newest(copies: Mapping[str, bytes | None]) -> tuple[str, int, Record] | None:

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from edgeops.parcel.assembly import check_object
@@ -135,22 +136,40 @@ class StateFolder:
 
     def is_enrolled(self) -> bool:
         """Whether a record was ever saved here, readable or not."""
-        return any(self._copies().values())
+        return any(self._copies().values()) or self._keepsake.exists()
 
     def load(self) -> Record:
-        """The newest valid record; raises Misuse("not-enrolled" | "state-folder") or Rejected("record-lost")."""
+        """The newest valid record; raises Misuse("not-enrolled" | "state-folder") or Rejected("record-lost").
+
+        It is unsure when the other copy is torn, which may have been the newer one, or when only the keepsake is left.
+        """
         copies = self._copies()
         # Both copies look torn when a running agent saved twice between our two reads.
         found = records.newest(copies) or records.newest(copies := self._copies())
         if found is None:
-            if any(copies.values()):
-                both = f"{self.root / 'record.a'} and {self.root / 'record.b'}"
-                message = f"both copies of the state record are damaged: {both}; delete {self.root} and enrol with a new token"
-                raise Rejected("record-lost", message)
-            raise _not_enrolled(self.root)
+            return self._last_resort(any(copies.values()))
         name, self._seq, record = found
         self._next = "b" if name == "a" else "a"
-        return record
+        return replace(record, unsure=True) if records.is_torn(copies[self._next]) else record
+
+    @property
+    def _keepsake(self) -> Path:
+        return self.root / "record.kept"
+
+    def _last_resort(self, torn: bool) -> Record:
+        try:
+            self._seq, kept = records.decode(self._keepsake.read_bytes())
+        except (OSError, Rejected):
+            if not torn:
+                raise _not_enrolled(self.root) from None
+            both = f"{self.root / 'record.a'} and {self.root / 'record.b'}"
+            message = f"both copies of the state record are damaged: {both}; delete {self.root} and enrol with a new token"
+            raise Rejected("record-lost", message) from None
+        return records.restored(kept)
+
+    def keep(self, record: Record) -> None:
+        """Keep a third copy, for the day when the other two are gone; raises Unfit (disk)."""
+        write_whole(self._keepsake, records.encode(record, self._seq), 0o600)
 
     def save(self, record: Record) -> None:
         """Write `record` over the older copy; on return it is durable. Raises Unfit when the disk refuses.

@@ -41,6 +41,6 @@ class Documents:
 
 
 def needed(record: Record) -> set[str]:
-    """Documents that must be on disk for the slots as they are."""
-    names = {build.release for slot in record.slots.values() for build in keep(slot)}
+    """Documents that must be on disk for the slots as they are, and to find the manager."""
+    names = {*record.sites, *(build.release for slot in record.slots.values() for build in keep(slot))}
     return names | {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"} - {""}

@@ -22,11 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from edgeops import __version__
-from edgeops.wire import canonical, envelope
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
-from edgeops.wire.fields import Fields
 from edgeops.wire.keys import Signer, sha256
-from edgeops.wire.root import Site
 from edgeops.wire.token import Token
 from edgeops.wire.trust import Trust, accept_site, pin_root
 
@@ -50,12 +47,12 @@ class Paths:
 
     @property
     def tls_key(self) -> Path:
-        """P-256 TLS key, PEM."""
+        """While enrolling: the P-256 TLS key, PEM."""
         return self.root / "tls.key"
 
     @property
     def certificate(self) -> Path:
-        """Client certificate, PEM."""
+        """From enrolment until the first start: the client certificate, PEM."""
         return self.root / "tls.crt"
 
     @property
@@ -64,13 +61,18 @@ class Paths:
         return self.root / "ca.crt"
 
     @property
+    def pair(self) -> Path:
+        """Key and certificate in one file, made of the two above at the first start and replaced at each renewal."""
+        return self.root / "tls.pem"
+
+    @property
     def pending(self) -> Path:
         """While enrolling: the digest of the token these keys were made for."""
         return self.root / "enrolling"
 
     @property
     def site(self) -> Path:
-        """The newest site document (envelope)."""
+        """The site document of the enrolment (envelope), which stays as a last resort."""
         return self.root / "site.json"
 
 
@@ -84,16 +86,7 @@ def load_signer(paths: Paths) -> Signer:
         raise _damaged("identity", paths.identity, error) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise _damaged("identity", paths.identity, "not an Ed25519 key")
-    return Signer(key)
-
-
-def load_site(paths: Paths) -> Site:
-    """The site document as last accepted; raises Rejected("site-damaged")."""
-    try:
-        body, _ = envelope.split(paths.site.read_bytes(), "site")
-        return Site.parse(Fields.of(canonical.decode(body, "site"), "site"))
-    except (OSError, Rejected) as error:
-        raise _damaged("site", paths.site, error) from None
+    return Signer.of(key)
 
 
 def _damaged(what: str, path: Path, error: object) -> Rejected:
@@ -125,7 +118,7 @@ def _redeem(token: Token, folder: StateFolder, paths: Paths) -> Trust:
     identity, tls = _keys(token, paths)
     request = {
         "token_device": token.device, "secret": token.secret, "csr": _csr(tls, token.device),
-        "identity": Signer(identity).public.hex(), "agent": __version__,
+        "identity": Signer.of(identity).public.hex(), "agent": __version__,
     }  # fmt: skip
     answer, ca = _ask(token, request)
     try:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from edgeops.wire.errors import Unfit
 
-from ..core.record import Record
+from ..core.record import Record, lasting
 from .disk import StateFolder
 from .journal import say
 
 COUNTS_S = 30.0
 AHEAD = 100
+UNSURE_AHEAD = 1 << 32
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 
 
@@ -28,8 +29,10 @@ class Ledger:
         self.record: Record = folder.load()
         self.refusals = 0
         self._saved = self.record
+        self._kept: Record | None = None
         self._saved_at = now()
-        self._reports = self.record.report_seq
+        # Numbers above what an unsure record says may have been used up.
+        self._reports = self.record.report_seq + (UNSURE_AHEAD if self.record.unsure else 0)
         self._wait, self._again = 0.0, 0.0
 
     @property
@@ -75,3 +78,11 @@ class Ledger:
         self._wait = 0.0
         self._saved_at = self._now()
         self._saved = self.record = record
+        self._keep()
+
+    def _keep(self) -> None:
+        """A third copy of what must outlive both others, whenever that changes; tried again at the next save."""
+        if lasting(self.record) != self._kept:
+            with contextlib.suppress(Unfit):
+                self._folder.keep(self.record)
+                self._kept = lasting(self.record)

@@ -5,6 +5,7 @@ import functools
 import secrets
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,30 @@ from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
 from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import FrameTopic
 
-from ..core.receive import Situation, obey, receive
+from ..core.receive import obey
 from ..core.record import Record
 from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
 from ..core.update import step
 from . import builds, facts
 from .clock import Clock, tick
-from .disk import StateFolder, write_whole
+from .credentials import files_of, join_files
+from .disk import StateFolder
 from .documents import Documents, needed
 from .downloads import Downloads
 from .fetching import StreamFetch
-from .identity import Paths, load_signer, load_site
+from .identity import Paths, load_signer
 from .inbox import Inbox, Message
+from .intake import Intake
 from .journal import Sparing, say
 from .ledger import Ledger, Unsaved
 from .link import DeviceLink, LinkSettings
 from .listen import Listeners
 from .news import Ailing, Collected, Crashed, Ran
 from .pointers import Pointers
+from .reach import mqtt_ways
 from .revival import Revival
 from .runner import SlotRunner
+from .upkeep import Found, Renewed, Upkeep
 from .vacancy import Vacancy
 from .voice import Voice
 
@@ -44,13 +49,14 @@ BLOCK_HEADER = 36
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the agent runs: its folder, the local endpoint, how often telemetry is collected (seconds)."""
+    """How the agent runs: its folder, the local endpoint, how often telemetry is collected (seconds), the device's own clock."""
 
     state: Path
     host: str = "127.0.0.1"
     port: int = 0
     socket: Path | None = None
     collect_s: float = 10.0
+    wall: Callable[[], float] = time.time
 
 
 class Supervisor:
@@ -63,13 +69,13 @@ class Supervisor:
         self.folder.claim()
         with contextlib.suppress(Unfit):  # a folder of an older agent on a full disk
             self.folder.prepare()
+            join_files(Paths(options.state))
         self.ledger = Ledger(self.folder)
         self.paths = Paths(options.state)
         self.signer = load_signer(self.paths)
         self.boot = secrets.token_hex(16)
-        self.nonce = secrets.token_hex(32)
         self.device = facts.capabilities()
-        self.clock = Clock(self.record.trust.time_floor)
+        self.clock = Clock(self.record.trust.time_floor, options.wall)
         self.inbox = Inbox()
         self.voice = Voice(self.folder, self.ledger, self.signer, self.boot, self.device)
         self.pointers = Pointers(self.folder, self.device.device_class)
@@ -80,6 +86,12 @@ class Supervisor:
         self._postponed: list[tuple[str, Any]] = []
         self._stopping = self._missed = False
         self._born = 0.0
+        self.upkeep = Upkeep(self.paths, self.signer, self.clock, self.inbox.put)
+        self.intake = Intake(
+            self.folder, self.ledger, self.documents, self.clock, self.device, self.log, self._store, self._relink,
+            self.upkeep.lost,
+        )  # fmt: skip
+        self.intake.begin()
         self.link = self.voice.mouth = self._make_link()
         self.downloads = Downloads(
             functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event))
@@ -92,17 +104,23 @@ class Supervisor:
         """The record as it is on disk, but for counters."""
         return self.ledger.record
 
+    def _link_settings(self) -> LinkSettings:
+        key, certificate = files_of(self.paths)
+        ways = mqtt_ways(self.intake.sites())
+        if not ways:
+            say(f"no site document can be read, so nobody can be reached; what runs goes on; put one at {self.paths.site}")
+        return LinkSettings(ways, self.record.trust.device, certificate, key, *self.voice.presence("gone"))
+
     def _make_link(self) -> DeviceLink:
-        site, trust = load_site(self.paths), self.record.trust
-        settings = LinkSettings(
-            site.mqtt[0], trust.device, self.paths.ca, self.paths.certificate, self.paths.tls_key, *self.voice.presence("gone")
-        )
         link = DeviceLink(
-            settings, lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
+            self._link_settings(), lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
             lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, self.clock.least,
         )  # fmt: skip
-        link.subscribe(topics.downs_of(trust.device))
+        link.subscribe(topics.downs_of(self.record.trust.device))
         return link
+
+    def _relink(self) -> None:
+        self.link.change(self._link_settings())
 
     def stop(self) -> None:
         """Ask `run` to return (safe in a signal handler)."""
@@ -128,7 +146,7 @@ class Supervisor:
         try:
             self._take(item)
         except Unsaved:
-            if isinstance(item, Message):
+            if isinstance(item, Message | Found):
                 self._missed = True
                 return
             name, event = item
@@ -144,6 +162,10 @@ class Supervisor:
                 self._birth()
             case Message(topic, data):
                 self._message(topic, data)
+            case Found(documents):
+                self._documents_came(Bundle(documents))
+            case Renewed():
+                self._relink()
             case (str(name), Ran()):
                 slot = self.record.slots.get(name, Slot())
                 if slot.phase == "rollback" and slot.target:
@@ -218,7 +240,7 @@ class Supervisor:
                 self._store(record)
                 self._act(list(commands))
             elif parsed.noun in ("desired", "doc"):
-                self._documents_came(data)
+                self._documents_came(Bundle.decode(data))
         except Unsaved:
             raise
         except EdgeopsError as error:
@@ -233,28 +255,11 @@ class Supervisor:
         self.ledger.store(self.record.counted(f"refused_{what}").counted(f"refused_{what}.{error.reason}"))
         self.voice.report_soon()
 
-    def _documents_came(self, data: bytes) -> None:
-        situation = Situation(self.clock.now(), tick(), self.nonce, self.device, self.documents.known)
-        received = receive(self.record, Bundle.decode(data), situation)
-        if received.site:
-            self._keep_site(received.site)
-        self.documents.add(received.record, received.documents)
-        self._store(received.record)
-        if received.time:
-            self.clock.believe(received.time)
-            self.nonce = secrets.token_hex(32)
-        for line in received.refused:
-            self.log.say(line.partition(":")[0], f"refused {line}")
+    def _documents_came(self, bundle: Bundle) -> None:
+        received = self.intake.take(bundle, self.link.way.site if self.link.way else 0)
         self._act(list(received.commands))
         if received.refused:
             self.voice.report_soon()
-
-    def _keep_site(self, site: bytes) -> None:
-        """Before the record says that this site is ours, since the record would never take it again."""
-        try:
-            write_whole(self.paths.site, site, 0o600)
-        except Unfit as error:
-            raise Unsaved(error.reason, error.message) from None
 
     # -- fetching
 
@@ -291,6 +296,7 @@ class Supervisor:
                 self.voice.want(want)
             if (self._missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
                 self._birth()
+        self.upkeep.look(self.record, self.intake.sites, self.link)
         for name, slot in self.record.slots.items():
             self.pointers.show(name, slot.current)
         self.ledger.settle()
@@ -300,7 +306,7 @@ class Supervisor:
     def _birth(self) -> None:
         self._born = time.monotonic()
         self._missed = self.inbox.missed = False
-        self.voice.birth(self.nonce)
+        self.voice.birth(self.intake.ask())
         self.downloads.ask_soon()
 
     def _close(self) -> None:

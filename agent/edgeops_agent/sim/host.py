@@ -13,9 +13,11 @@ from edgeops.wire.errors import EdgeopsError, Misuse
 from edgeops.wire.token import Token
 
 from ..shell import facts
-from ..shell.disk import StateFolder, write_whole
-from ..shell.identity import Paths, enroll, load_signer, load_site
+from ..shell.credentials import files_of
+from ..shell.disk import StateFolder
+from ..shell.identity import Paths, enroll, load_signer
 from ..shell.link import LinkSettings
+from ..shell.reach import adopt, mqtt_ways, read_sites
 from .kept import Cupboard, Files, Shelf
 from .lines import DIALS_A_TURN, Line
 from .ports import Ports
@@ -42,6 +44,8 @@ def read_tokens(text: str) -> list[str]:
     for number, token in enumerate(found, 1):
         try:
             device = Token.decode(token).device
+            if not device:
+                raise Misuse("token-malformed", "it is a join line, which is for devices with a key from the factory")
         except Misuse as error:
             raise Misuse(error.reason, f"token {number}: {error.message}") from None
         if device in names:
@@ -82,17 +86,19 @@ class Host:
         paths, folder = Paths(root), StateFolder(root)
         folder.claim()
         folder.prepare()
+        if (record := adopt(folder, paths, folder.load())) != folder.load():
+            folder.save(record)
         line = Line(self._selector, self._random.random)
         ports = Ports(
             line, Cupboard(folder, self._shelf), time.time, time.monotonic, secrets.token_bytes,
-            moved=lambda site: write_whole(paths.site, site, 0o600), say=self._say,
+            say=self._say,
         )  # fmt: skip
         signer, boot = load_signer(paths), secrets.token_hex(16)
         straw = Straw(ports, signer, self._device, boot)
-        site, trust = load_site(paths), straw.record.trust
+        trust, (key, certificate) = straw.record.trust, files_of(paths)
         line.up, line.take = straw.connected, straw.take
         line.open(LinkSettings(
-            site.mqtt[0], trust.device, paths.ca, paths.certificate, paths.tls_key,
+            mqtt_ways(read_sites(folder, paths, straw.record)), trust.device, certificate, key,
             topics.up(trust.device, "presence"), presence(trust, signer, boot, "gone"),
         ))  # fmt: skip
         return Seat(straw, line)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as mqtt
 
 from ..shell.link import BASE_S, CAP_S, KEEPALIVE_S, STABLE_S, LinkSettings, new_client
+from ..shell.reach import Way
 
 CONNECT_S = 5.0
 DIALS_A_TURN = 5
@@ -29,6 +30,8 @@ class Line:
         self._began = 0.0
         self._client: mqtt.Client | None = None
         self._host, self._port = "", 0
+        self._settings: LinkSettings | None = None
+        self._way: Way | None = None
         self.dial_at = 0.0
         self.connected = False
         self.up: Callable[[], None] = lambda: None
@@ -36,9 +39,17 @@ class Line:
 
     def open(self, settings: LinkSettings) -> None:
         """Say where to connect and as whom; `dial` does it."""
-        parts = urlsplit(settings.url)
-        self._host, self._port = parts.hostname or "", parts.port or 8883
-        self._client = client = new_client(settings)
+        self._settings, self._failures = settings, 0
+        self._turn()
+
+    def _turn(self) -> None:
+        """A client for the way whose turn it is, unless the one there is was made for it."""
+        ways = self._settings.ways if self._settings else ()
+        if not ways or not self._settings or self._way == (way := ways[self._failures % len(ways)]):
+            return
+        parts = urlsplit(way.url)
+        self._way, self._host, self._port = way, parts.hostname or "", parts.port or 8883
+        self._client = client = new_client(self._settings, way)
         client.connect_timeout = CONNECT_S
         client.on_connect, client.on_disconnect, client.on_message = self._joined, self._parted, self._came
         client.on_socket_open = lambda _client, _data, sock: self._watch(sock, selectors.EVENT_READ)
@@ -62,7 +73,8 @@ class Line:
         return self._client is None or self._client.socket() is None
 
     def dial(self) -> None:
-        """Connect; what fails is tried again later."""
+        """Connect; what fails is tried again later, by the next way."""
+        self._turn()
         if self._client is None:
             return
         self._began = time.monotonic()

@@ -37,7 +37,7 @@ def untouched(target: Target, elapsed_s: float) -> Verdict:
 class Ports:
     """`wall` is what the device's own clock shows (Unix seconds), `monotonic` never goes back, `draw(n)` gives n random bytes.
 
-    `moved` keeps a newer site document; `say` takes one log line.
+    `say` takes one log line.
     """
 
     transport: Transport
@@ -46,5 +46,4 @@ class Ports:
     monotonic: Callable[[], float]
     draw: Callable[[int], bytes]
     verdicts: Verdicts = untouched
-    moved: Callable[[bytes], None] = lambda site: None
     say: Callable[[str], None] = lambda text: None

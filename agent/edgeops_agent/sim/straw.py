@@ -15,7 +15,7 @@ from edgeops.wire.errors import EdgeopsError, Rejected
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Bundle, Presence
 from edgeops.wire.topics import FrameTopic
-from edgeops.wire.trust import Capabilities, Trust
+from edgeops.wire.trust import Capabilities, Trust, versions
 
 from ..core.receive import Situation, obey, receive
 from ..core.record import Record
@@ -61,7 +61,6 @@ class Straw:
     def __init__(self, ports: Ports, signer: Signer, device: Capabilities, boot: str) -> None:
         self.ports, self.signer, self.device, self.boot_id = ports, signer, device, boot
         self.record: Record = ports.kept.load()
-        self.nonce = ports.draw(32).hex()
         self.clock = Clock(self.record.trust.time_floor, ports.wall, ports.monotonic)
         self.running: dict[str, Build] = {}
         self._trials: dict[str, tuple[Target, float]] = {}
@@ -91,7 +90,9 @@ class Straw:
     def connected(self) -> None:
         """The link is up: be born, ask again at once for what is missing."""
         trust, capabilities = self.record.trust, facts.birth(self.device)
-        birth = Presence(trust.fleet, trust.device, trust.incarnation, self.boot_id, "birth", self.nonce, capabilities, FACTS)
+        who = trust.fleet, trust.device, trust.incarnation, self.boot_id
+        nonce = self.clock.ask(self.ports.draw(32).hex())
+        birth = Presence(*who, "birth", nonce, capabilities, FACTS, versions(trust))
         self._send("presence", envelope.seal("presence", birth.payload(), [self.signer]))
         self._downloads.ask_soon()
         self._report_due = True
@@ -242,16 +243,20 @@ class Straw:
             self._refused("blocks", error)
 
     def _read(self, data: bytes) -> None:
-        situation = Situation(self.clock.now(), self._now(), self.nonce, self.device, self._known())
+        clock = self.clock
+        situation = Situation(
+            clock.now(), self._now(), clock.nonce, self.device, self._known(), clock.asked, clock.wall(), clock.sure
+        )
         received = receive(self.record, Bundle.decode(data), situation)
-        if received.time:
-            self.clock.believe(received.time)
-            self.nonce = self.ports.draw(32).hex()
         for digest in self._needed(received.record) & received.documents.keys():
             self.ports.kept.put_document(digest, received.documents[digest])
         if received.site:
-            self.ports.moved(received.site)
+            self.ports.kept.put_document(envelope.digest_of(received.site, "site"), received.site)
         self._store(received.record)
+        if received.anew:
+            clock.forget(received.record.trust.time_floor)
+        if received.time:
+            clock.believe(received.time)
         for line in received.refused:
             self.ports.say(f"{self.id} refused {line}")
             self._report_due = True
@@ -277,7 +282,7 @@ class Straw:
     def _needed(self, record: Record) -> set[str]:
         """Documents that must be kept for the slots as they are."""
         streams = {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"}
-        return streams | {build.release for build in self._builds(record)}
+        return streams | {build.release for build in self._builds(record)} | {*record.sites}
 
     # -- reports
 

@@ -1,0 +1,161 @@
+"""What keeps a device within reach without anybody visiting it: certificates renewed in time, roots and sites followed when lost.
+
+All of it goes over HTTPS, in a thread of its own, one errand at a time and less and less often while it is in vain. Documents that
+prove themselves (roots, sites) are fetched without holding the server's dates against it: a time once signed too late must not
+keep out the very root that takes it back.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgeops.wire.errors import EdgeopsError, Unreachable
+from edgeops.wire.keys import Signer
+from edgeops.wire.root import Site
+from edgeops.wire.trust import current_root
+
+from ..core.record import Record
+from . import https, renewal
+from .clock import Clock
+from .credentials import keep_pair, read_pair
+from .identity import Paths
+from .journal import Sparing
+from .reach import Way, https_ways
+
+FIRST_S, MOST_S, APART_S = 5.0, 3600.0, 600.0
+REFUSALS = 3
+MOST_DOCUMENTS = 64
+Ask = Callable[[Way, str, str, bytes | None, int | None], tuple[int, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A new pair lies on disk; connect with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Roots and sites that the manager's HTTPS side has for us, unverified, in the order to be read."""
+
+    documents: tuple[tuple[str, bytes], ...]
+
+
+class Door(Protocol):
+    """What the link tells of its tries."""
+
+    connected: bool
+    refused: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bearings:
+    """Where the device stands when an errand begins: what it trusts, its readable sites, whether a new certificate is due."""
+
+    record: Record
+    sites: tuple[Site, ...]
+    renew: bool
+
+
+class Upkeep:
+    """Looks now and then whether an errand is due. `post` takes Renewed and Found, in the errand's thread."""
+
+    def __init__(
+        self, paths: Paths, signer: Signer, clock: Clock, post: Callable[[object], None],
+        ask: Ask = https.ask, now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._paths, self._signer, self._clock, self._post, self._ask, self._now = paths, signer, clock, post, ask, now
+        self._log = Sparing()
+        self._thread: threading.Thread | None = None
+        self._wait, self._again = FIRST_S, 0.0
+        self._together = now()
+        self._lost = False
+        self._renew_at = self._next_renewal()
+
+    def _next_renewal(self) -> int:
+        pair = read_pair(self._paths)
+        return pair.renew_at if pair else 0
+
+    def lost(self) -> None:
+        """Documents were refused for their dates, epoch or key: ask whether there is a newer root."""
+        self._lost = True
+
+    def look(self, record: Record, sites: Callable[[], tuple[Site, ...]], door: Door) -> None:
+        """Begin an errand if one is due and none is under way."""
+        now = self._now()
+        if door.connected:
+            if now - self._together > FIRST_S:  # it was gone for a while
+                self._wait, self._again = FIRST_S, 0.0
+            self._together = now
+        if (self._thread and self._thread.is_alive()) or now < self._again:
+            return
+        renew, apart = self._is_due(door), now - self._together > APART_S
+        if renew or apart or self._lost or (door.expired and not door.connected):
+            self._lost = False
+            self._plan(self._wait)
+            self._wait = min(2 * self._wait, MOST_S)
+            self._thread = threading.Thread(target=self.run, args=(Bearings(record, sites(), renew),), name="upkeep", daemon=True)
+            self._thread.start()
+
+    def _is_due(self, door: Door) -> bool:
+        if not self._renew_at or (door.refused >= REFUSALS and not door.connected):
+            return True
+        # Before a time was signed in this boot only the wall knows; it is asked when nothing else can be.
+        certain = self._clock.sure or self._now() - self._together > APART_S
+        return certain and self._clock.now() >= self._renew_at
+
+    def _plan(self, seconds: float) -> None:
+        self._again = self._now() + seconds * (0.5 + secrets.randbelow(1 << 20) / (1 << 21))
+
+    def run(self, bearings: Bearings) -> None:
+        """One errand, in this thread: follow the documents, then renew if that is due. Never raises."""
+        try:
+            if found := self._follow(bearings):
+                self._post(Found(found))
+                self._plan(FIRST_S)
+            if bearings.renew:
+                self._renew(bearings)
+        except EdgeopsError as error:
+            self._log.say(error.reason, f"upkeep: {error}")
+
+    def _follow(self, bearings: Bearings) -> tuple[tuple[str, bytes], ...]:
+        held = max((site.version for site in bearings.sites), default=0)
+        after = {"root": current_root(bearings.record.trust).version, "site": held}
+        for way in https_ways(bearings.sites):
+            try:
+                return tuple((kind, data) for kind, number in after.items() for data in self._newer(way, kind, number))
+            except Unreachable as error:
+                self._log.say(error.reason, f"upkeep: {error}")
+        return ()
+
+    def _newer(self, way: Way, kind: str, after: int) -> list[bytes]:
+        """Documents of a kind newer than `after`; the dates of whoever gives them do not matter."""
+        status, answer = self._ask(way, "GET", f"/api/v1/documents/{kind}?after={after}", None, None)
+        given = answer.get("documents") if status == 200 else None
+        texts = given[:MOST_DOCUMENTS] if isinstance(given, list) else []
+        return [text.encode() for text in texts if isinstance(text, str)]
+
+    def _renew(self, bearings: Bearings) -> None:
+        trust, key = bearings.record.trust, ec.generate_private_key(ec.SECP256R1())
+        status, answer = self._first_answer(bearings.sites, renewal.request(trust, self._signer, key))
+        pair = renewal.read_answer(status, answer, key, trust, bearings.sites)
+        keep_pair(self._paths.pair, pair)
+        self._renew_at = pair.renew_at
+        self._post(Renewed())
+        self._log.say("renewed", f"the certificate was renewed, until {pair.certificate.not_valid_after_utc:%Y-%m-%d}")
+        if isinstance(answer.get("site"), str):
+            self._post(Found((("site", answer["site"].encode()),)))
+
+    def _first_answer(self, sites: tuple[Site, ...], body: bytes) -> tuple[int, dict[str, Any]]:
+        last = Unreachable("no-endpoint", "no site document is left that says where the manager is; put one at site.json")
+        for way in https_ways(sites):
+            try:
+                return self._ask(way, "POST", renewal.PATH, body, self._clock.least())
+            except Unreachable as error:
+                last = error
+        raise last
