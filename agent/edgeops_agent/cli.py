@@ -14,7 +14,7 @@ from edgeops import __version__
 from edgeops.wire.errors import EdgeopsError
 
 from .shell.disk import StateFolder, write_whole
-from .shell.identity import enroll
+from .shell.enrolment import Patience, enroll, make_identity
 from .shell.journal import say
 from .shell.reporting import report_of
 from .shell.supervisor import Options, Supervisor
@@ -31,15 +31,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"edgeops-agent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    joining = commands.add_parser("enroll", help="redeem a one-time token from `edgeops device register`")
-    joining.add_argument("token", help="the string that was printed, or - to read it from standard input")
+    joining = commands.add_parser(
+        "enroll", help="join a fleet with what `edgeops device register` or `join-line` printed",
+        description="Make keys on this device and get it a certificate. Where an operator must approve it first, this waits and "
+        "asks again; it may be ended with Ctrl-C or killed at any time, and the same command goes on.",
+    )  # fmt: skip
+    joining.add_argument("token", help="the one-time token or the join line, or - to read it from standard input")
+    joining.add_argument("--no-wait", action="store_true", help="end with exit code 4 where an operator must approve first")
+    naming = commands.add_parser(
+        "identity", help="make this device's identity key if it has none, and print its fingerprint",
+        description="For `edgeops device register --from devices.csv`, column `fingerprint`: such a device needs no secret.",
+    )  # fmt: skip
     running = commands.add_parser("run", help="run the agent in the foreground")
     running.add_argument("--host", default="127.0.0.1", help="address of the local inference endpoint (default: %(default)s)")
     running.add_argument("--port", type=_port, default=8000, help="its TCP port, 0 = any free one (default: %(default)s)")
     running.add_argument("--socket", type=Path, help="its Unix socket (default: run.sock in the state folder)")
     running.add_argument("--telemetry-s", type=_seconds, default=10.0, help="seconds a telemetry window (default: %(default)s)")
     looking = commands.add_parser("status", help="what this device runs and how the last order ended")
-    for each in (joining, running, looking):
+    for each in (joining, naming, running, looking):
         each.add_argument("--state", type=Path, default=DEFAULT_STATE, help="the agent's folder (default: %(default)s)")
         each.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser
@@ -65,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code says who must act (docs/cli.md)."""
     options = build_parser().parse_args(arguments)
     try:
-        return {"enroll": _enroll, "run": _run, "status": _status}[options.command](options)
+        return {"enroll": _enroll, "identity": _identity, "run": _run, "status": _status}[options.command](options)
     except EdgeopsError as error:
         if options.json:
             say(json.dumps({"error": {"reason": error.reason, "message": error.message}}))
@@ -88,10 +97,17 @@ def _forget_unwritten() -> None:
 
 def _enroll(options: argparse.Namespace) -> int:
     token = sys.stdin.read() if options.token == "-" else options.token  # noqa: S105
-    trust = enroll(token, options.state)
+    waiting = Patience(lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201
+    trust = enroll(token, options.state) if options.no_wait else enroll(token, options.state, waiting.wait)
     told = {"device": trust.device, "fleet": trust.fleet, "incarnation": trust.incarnation, "state": str(options.state)}
     where = "" if options.state == DEFAULT_STATE else f" --state {options.state}"
     say(json.dumps(told) if options.json else f"enrolled {trust.device} in fleet {trust.fleet}; now: edgeops-agent run{where}")
+    return 0
+
+
+def _identity(options: argparse.Namespace) -> int:
+    found = make_identity(options.state)
+    say(json.dumps({"fingerprint": found, "state": str(options.state)}) if options.json else found)
     return 0
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -16,19 +17,28 @@ from edgeops.wire.errors import EdgeopsError, Misuse, Unfit
 from . import problems
 from .limits import Limiter, TooMany, neighbourhood
 
+if TYPE_CHECKING:
+    # Needs the extra `oidc`.
+    from .oidc import Bearers
+
 _LOG = logging.getLogger("edgeops.api")
 # A release envelope of the largest size, escaped into a JSON string. Objects have their own, larger limit.
 MOST_BYTES = 4 << 20
-MOST_FROM_STRANGERS = 64 << 10
+MOST_FROM_STRANGERS = 16 << 10
 WRONG, SPAN_S = 100, 60.0
 OBJECTS = "/objects/"
+# How the base64 of `{"` begins, and with it every JWT.
+JWT = "ey"
 
 
 class Door:
-    """Refuses callers without a good token (but on `open_paths`) and bodies nobody has reason to send."""
+    """Refuses callers without a good token (but on `open_paths`, and to read `open_reads`) and bodies nobody has reason to send."""
 
-    def __init__(self, app: ASGIApp, open_paths: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
-        self._app, self._open, self._clock = app, open_paths, clock
+    def __init__(
+        self, app: ASGIApp, open_paths: tuple[str, ...], open_reads: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._app, self._open, self._reads, self._clock = app, open_paths, open_reads, clock
         self._wrong = Limiter(WRONG, SPAN_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +48,7 @@ class Door:
             return
         headers = dict(scope["headers"])
         try:
-            stranger = scope["path"] in self._open
+            stranger = scope["path"] in self._open or (scope["method"] == "GET" and scope["path"] in self._reads)
             if not stranger:
                 scope.setdefault("state", {})["caller"] = await run_in_threadpool(self._caller, scope, headers)
             if OBJECTS not in scope["path"]:
@@ -51,7 +61,7 @@ class Door:
     def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> Caller:
         """Who calls. Only what is wrong is counted: a neighbour's nonsense keeps nobody with a good token out."""
         try:
-            return identify(scope["app"].state.hub, headers.get(b"authorization", b""))
+            return identify(scope["app"].state.hub, headers.get(b"authorization", b""), scope["app"].state.bearers)
         except Misuse as error:
             if error.reason == "token-missing":
                 raise
@@ -64,14 +74,16 @@ class Door:
             raise
 
 
-def identify(hub: Hub, header: bytes) -> Caller:
-    """Who presents this Authorization header; raises Misuse("token-missing" | "token-unknown" | "token-expired")."""
-    scheme, _, text = header.decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer" or not text.strip():
+def identify(hub: Hub, header: bytes, bearers: "Bearers | None" = None) -> Caller:
+    """Who presents this Authorization header; raises Misuse("token-missing" | "token-unknown" | … | "oidc-…"), Unreachable."""
+    scheme, _, rest = header.decode("latin-1").partition(" ")
+    text, now = rest.strip(), hub.now()
+    if scheme.lower() != "bearer" or not text:
         raise Misuse("token-missing", "this needs an API token in `Authorization: Bearer …`")
-    now = hub.now()
+    if bearers and text.startswith(JWT) and text.count(".") == 2:
+        return bearers.caller(text, now)
     with hub.store.read() as tx:
-        found, stale = tokens.check(tx, text.strip(), now)
+        found, stale = tokens.check(tx, text, now)
     if stale:
         try:
             with hub.store.write() as tx:

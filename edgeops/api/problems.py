@@ -20,10 +20,16 @@ MEDIA = "application/problem+json"
 MOST_DETAIL, MOST_ERRORS = 2000, 20
 STATUS: dict[str, int] = {
     "unknown-device": 404, "unknown-release": 404, "unknown-rollout": 404, "unknown-object": 404, "unknown-variant": 404,
-    "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 403, "role": 403, "device-revoked": 403,
+    "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 401, "role": 403, "device-revoked": 403,
     "device-exists": 409, "release-exists": 409, "missing-objects": 409, "rollout-conflict": 409, "illegal-transition": 409,
     "token-exists": 409, "last-admin": 409, "selector-empty": 422, "too-large": 413, "bad-range": 416, "unknown-token": 404,
-    "disk-full": 507, "too-many": 429,
+    "oidc-malformed": 401, "oidc-header": 401, "oidc-algorithm": 401, "oidc-key": 401, "oidc-signature": 401, "oidc-issuer": 401,
+    "oidc-audience": 401, "oidc-client": 401, "oidc-kind": 401, "oidc-claims": 401, "oidc-expired": 401, "oidc-early": 401,
+    "oidc-role": 403, "no-login": 404,
+    "disk-full": 507, "too-many": 429, "token-raced": 409, "enrolment-rejected": 403, "renewal-rejected": 403, "renew-refused": 403,
+    "wrong-name": 403, "device-quarantined": 403, "renewed-lately": 429, "not-json": 415, "no-websocket": 404,
+    "credential-refused": 403, "device-decommissioned": 409, "fingerprint-taken": 409, "nothing-pending": 409,
+    "not-quarantined": 409,
 }  # fmt: skip
 KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
     (Rejected, "rejected", 422, "Not to be believed"),

@@ -1,15 +1,15 @@
-"""A device as the manager knows it: its name, labels and standing, whether it is there, and what it says it runs."""
+"""What the manager knows of a device: its name, labels and standing, whether it is there, and what it says it runs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from edgeops.wire.errors import Misuse
 
-Standing = Literal["registered", "enrolled", "revoked", "decommissioned"]
+Standing = Literal["registered", "enrolled", "clone", "revoked", "decommissioned"]
 Here = Literal["online", "offline", "unknown"]
 MAX_LABELS = 32
 RESERVED_KEYS = frozenset({"all", "in", "notin", "id"})
@@ -47,32 +47,6 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
         if not is_label_value(value):
             raise Misuse("labels-invalid", f"label {key}: value {value!r} must be 1 to 64 of A-Z a-z 0-9 . _ -")
     return dict(labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """One device. `incarnation` counts its enrolments: 0 until the first, one more with every re-flash."""
-
-    id: str
-    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    incarnation: int = 0
-    status: Standing = "registered"
-    identity: str = ""
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        check_id(self.id)
-        object.__setattr__(self, "labels", check_labels(self.labels))
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What selectors see: the labels and the device's own `id`."""
-        return {**self.labels, "id": self.id}
-
-    @property
-    def is_welcome(self) -> bool:
-        """Whether the device may connect and enrol at all."""
-        return self.status in ("registered", "enrolled")
 
 
 @dataclass(frozen=True, slots=True)

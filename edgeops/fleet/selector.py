@@ -59,7 +59,7 @@ class Selector:
     terms: tuple[Term, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
-        """Whether a device with these labels (see `Device.facts`) is meant."""
+        """Whether a device with these labels, its own `id` among them, is meant."""
         return all(term.matches(labels) for term in self.terms)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Devices as the API speaks of them: registering, labels, revoking, finding by selector."""
+"""Devices as the API speaks of them: what they are called and labelled, and what is shown of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,7 @@ from edgeops.store.rows import Row
 from edgeops.store.tables import devices, reports, wishes
 from edgeops.wire.device_class import CLASSES
 from edgeops.wire.errors import Misuse
+from edgeops.wire.keys import sha256
 
 from .hub import Hub
 
@@ -62,15 +63,19 @@ def show(hub: Hub, device: str) -> dict[str, Any]:
 
 PUBLIC = (
     "id", "labels", "status", "created", "incarnation", "certificate_expires", "counter", "capabilities", "facts", "agent",
-    "last_seen", "boot",
+    "last_seen", "boot", "fingerprint", "pending",
 )  # fmt: skip
 
 
 def view(hub: Hub, tx: Connection, row: Row) -> dict[str, Any]:
-    """What the API tells of a device: `slots` is what runs as model:version, `reported` and `desired` the whole story."""
+    """What the API tells of a device: `slots` is what runs as model:version, `reported` and `desired` the whole story.
+
+    Of keys only fingerprints are told.
+    """
     report = rows.get(tx, reports, device=row["id"])
     reported = report["slots"] if report else {}
     return {name: row[name] for name in PUBLIC} | {
+        "identity": sha256(row["identity"]) if row["identity"] else None, "approval": bool(row["approval"]),
         "presence": presence(row, hub.now()), "device_class": device_class(row),
         "token_expires": row["token_expires"] if row["token_hash"] and not row["token_spent"] else None,
         "slots": {name: runs(slot) for name, slot in reported.items()}, "reported": reported,

@@ -1,182 +1,235 @@
-"""How a device gets and keeps its credentials: register, redeem the token, renew, revoke."""
+"""How a device gets and keeps its credentials: what `edgeops.fleet.enrol` decides, carried out in one transaction."""
 
-import hmac
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
+from edgeops.fleet import enrol as rules
+from edgeops.fleet.enrol import Ask, Enrolment, Pending
 from edgeops.store import audit, outbox, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, revocations
 from edgeops.wire import canonical, envelope, topics
+from edgeops.wire.enrol import MAX_CSR, EnrolRequest
 from edgeops.wire.errors import Misuse, Rejected
-from edgeops.wire.fields import HEX64, Fields
+from edgeops.wire.fields import Fields
 from edgeops.wire.keys import sha256
 from edgeops.wire.messages import open_report
 from edgeops.wire.token import Token
 
-from . import pki
-from .devices import blank, check_new, must_get, view
-from .files import write_whole
+from . import credential, pki
+from .csr import Request, read_request
+from .devices import must_get, view
 from .hub import Hub
+from .revoke import write_crl
 from .site import url
 
-REFUSED = "this enrolment token is unknown, spent or expired; run `edgeops device token ID` for a new one"
+DAY_S = 86_400
+POLL_S = 5
+_NOBODY = "nobody-" * 9  # longer than any id
 
 
-def register(hub: Hub, who: str, device: str, labels: Mapping[str, str], ttl_s: int | None = None) -> dict[str, Any]:
-    """A new device and its enrolment token ; raises Misuse("device-id-invalid" | "labels-invalid" | "device-exists")."""
-    check_new(device, labels)
-    with hub.store.write() as tx:
-        if not rows.add(tx, devices, **blank(device, labels, hub.now())):
-            raise Misuse("device-exists", f"there is a device {device!r} already; `edgeops device token {device}` renews its token")
-        return _answer(hub, tx, who, "device-register", device, ttl_s)
+def state_of(row: Row) -> Enrolment:
+    """How a device stands, as the rules want it."""
+    pending = Pending(**row["pending"]) if row["pending"] else None
+    return Enrolment(
+        row["id"], row["status"], row["incarnation"], (row["identity"] or b"").hex(), row["fingerprint"] or "",
+        row["token_hash"] or "", row["token_expires"] or 0, row["token_spent"], bool(row["approval"]), pending,
+        row["certificate_expires"] or 0,
+    )  # fmt: skip
 
 
-def reissue(hub: Hub, who: str, device: str, ttl_s: int | None = None) -> dict[str, Any]:
-    """A new token for a known device, which makes older ones worthless; a revoked device may come back this way."""
-    with hub.store.write() as tx:
-        must_get(tx, device)
-        return _answer(hub, tx, who, "device-token", device, ttl_s)
-
-
-def _answer(hub: Hub, tx: Connection, who: str, action: str, device: str, ttl_s: int | None) -> dict[str, Any]:
-    text = _new_token(hub, tx, device, ttl_s)
-    audit.write(tx, hub.now(), who, action, device)
-    row = must_get(tx, device)
-    return {"device": view(hub, tx, row), "token": text, "expires": row["token_expires"]}
-
-
-def _new_token(hub: Hub, tx: Connection, device: str, ttl_s: int | None) -> str:
-    settings, secret = hub.settings, secrets.token_hex(32)
-    expires = hub.now() + (ttl_s or settings.token_ttl_s)
+def keep(tx: Connection, state: Enrolment, **more: Any) -> None:
+    """Store what the rules have changed, and `more` columns with it."""
+    waits = state.pending
+    pending = {"kind": waits.kind, "identity": waits.identity, "since": waits.since, "verdict": waits.verdict} if waits else None
     rows.change(
-        tx, devices, {"id": device}, token_hash=sha256(secret.encode()), token_expires=expires, token_spent=None
-    )
-    urls = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
-    return Token(urls, settings.fleet, device, secret, hub.ca.pin, hub.root_pin, expires).encode()
+        tx, devices, {"id": state.device}, status=state.status, incarnation=state.incarnation,
+        identity=bytes.fromhex(state.identity) or None, fingerprint=state.fingerprint or None, token_hash=state.token_hash or None,
+        token_expires=state.token_expires or None, token_spent=state.token_spent, approval=int(state.approval), pending=pending,
+        **more,
+    )  # fmt: skip
 
 
-def redeem(hub: Hub, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Burn a token and return the credentials; raises Misuse("token-refused" | "bad-csr" | "bad-identity").
+def new_token(hub: Hub, tx: Connection, state: Enrolment, ttl_s: int | None) -> tuple[Enrolment, str]:
+    """The state with a fresh one-time token, and the token's text."""
+    secret, now = secrets.token_hex(32), hub.now()
+    state = rules.issue(state, sha256(secret.encode()), now, ttl_s or hub.settings.token_ttl_s)
+    return state, line(hub, state.device, secret, state.token_expires)
 
-    One answer for all ways a token can be wrong, so that nobody learns which devices exist. A device whose answer got lost may
-    spend its token again with the same identity key and keeps its incarnation.
+
+def line(hub: Hub, device: str = "", secret: str = "", expires: int = 0) -> str:
+    """What a device needs to find us and to know us; without a secret it is the line for all announced devices."""
+    urls = tuple(url("https", name, hub.settings.https_port) for name in hub.settings.addresses)[:8]
+    return Token(urls, hub.settings.fleet, device, secret, hub.ca.pin, hub.root_pin, expires).encode()
+
+
+def redeem(hub: Hub, sealed: bytes) -> dict[str, Any]:
+    """Judge a request to enrol: the credentials, or that an operator must approve it first.
+
+    Raises Rejected when it is not signed by the identity key in it, Misuse("token-refused" | "enrolment-rejected" | "bad-csr" |
+    "token-raced").
     """
-    now = hub.now()
-    if not HEX64.fullmatch(str(body["identity"])):
-        raise Misuse("bad-identity", "identity must be a raw Ed25519 public key, 64 hex digits")
-    identity = bytes.fromhex(str(body["identity"]))
+    now, request = hub.now(), EnrolRequest.open(sealed)
+    ask = Ask(request.identity.hex(), sha256(request.secret.encode()))
     # Strangers may ask as often as they like: they wait for no writer and keep none waiting.
     with hub.store.read() as tx:
-        _spendable(tx, body, identity, now)
+        rules.enrol(_claimant(hub, tx, request), ask, now)
+    csr = read_request(request.csr)
     with hub.store.write() as tx:
-        row = _spendable(tx, body, identity, now)
-        pem, columns = _certify(hub, row["id"], str(body["csr"]).encode(), now)
-        incarnation = row["incarnation"] + (0 if row["token_spent"] is not None else 1)
-        _withdraw(tx, row, now)
-        rows.change(
-            tx, devices, {"id": row["id"]}, status="enrolled", incarnation=incarnation, identity=identity, token_spent=now,
-            agent=str(body.get("agent", ""))[:64], boot=None, desired=None, desired_expires=None, **columns,
-        )  # fmt: skip
-        audit.write(tx, now, row["id"], "device-enrol", row["id"], f"incarnation {incarnation}")
-        answer = {"device": row["id"], "incarnation": incarnation, **_credentials(hub, pem)}
-    write_crl(hub)
+        before = _claimant(hub, tx, request)
+        try:
+            state, step = rules.enrol(before, ask, now)
+        except Misuse as error:
+            raise Misuse("token-raced", "somebody else was faster with this token; ask an operator who that was") from error
+        if step == "pending":
+            return _waits(tx, before, state, now)
+        answer = _enrolled(hub, tx, state, csr, request.agent, now, afresh=step == "admitted")
+    if before.incarnation:
+        write_crl(hub)
     return answer
 
 
-def _spendable(tx: Connection, body: Mapping[str, Any], identity: bytes, now: int) -> Row:
-    """The device whose token this is; raises Misuse("token-refused") unless it is open, or was spent by this very identity."""
-    row = rows.get(tx, devices, id=str(body["token_device"]))
-    known = row["token_hash"] if row is not None and row["token_hash"] else "0" * 64
-    good = hmac.compare_digest(sha256(str(body["secret"]).encode()), known)
-    mine = row is not None and (row["token_spent"] is None or row["identity"] == identity)
-    if row is None or not good or not mine or row["token_expires"] <= now:
-        raise Misuse("token-refused", REFUSED)
-    return row
+def _claimant(hub: Hub, tx: Connection, request: EnrolRequest) -> Enrolment:
+    """The device that is asked for, or one that nothing can prove."""
+    if request.device:
+        row = rows.get(tx, devices, id=request.device)
+    else:
+        row = rows.get(tx, devices, fingerprint=sha256(request.identity))
+    return state_of(row) if row is not None and request.fleet == hub.settings.fleet else Enrolment(_NOBODY)
+
+
+def _waits(tx: Connection, before: Enrolment, state: Enrolment, now: int) -> dict[str, Any]:
+    if state != before and state.pending:
+        keep(tx, state)
+        key = rules.fingerprint_of(state.pending.identity)
+        audit.write(tx, now, state.device, f"device-{state.pending.kind}-pending", state.device, f"identity {key}")
+    return {"status": "pending", "device": state.device, "retry_s": POLL_S}
+
+
+def _enrolled(
+    hub: Hub, tx: Connection, state: Enrolment, csr: Request, agent: str, now: int, afresh: bool
+) -> dict[str, Any]:
+    """The credentials; what the device had before is worthless from now on."""
+    withdraw(tx, must_get(tx, state.device), now)
+    pem, columns = _certify(hub, state.device, csr, now)
+    # What was known of the boots, documents and orders of an earlier incarnation says nothing about this one.
+    anew = {"boot": None, "boots": None, "documents": None, "desired": None, "desired_expires": None} if afresh else {}
+    keep(tx, state, agent=agent, **anew, **columns)
+    if afresh:
+        text = f"incarnation {state.incarnation}, identity {rules.fingerprint_of(state.identity)}"
+        audit.write(tx, now, state.device, "device-enrol", state.device, text)
+    return {"status": "enrolled", "device": state.device, "incarnation": state.incarnation, **_credentials(hub, pem)}
 
 
 def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
-    """A new certificate against a request signed with the identity key: payload {fleet, device, incarnation, csr}.
+    """A new certificate against a request signed with the identity key, payload {fleet, device, incarnation, csr}; or `pending`.
 
-    Raises Rejected when the signature does not verify, Misuse("device-revoked" | "bad-csr").
+    Raises Rejected for what is malformed, Misuse("renew-refused" | "wrong-name" | "bad-csr") and as `rules.renew`.
     """
-    device = _claimed(sealed)
+    device = Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
     now = hub.now()
     with hub.store.read() as tx:
-        _renewable(hub, tx, device, sealed)
+        fields, _, _ = _renewable(hub, tx, device, sealed, now)
+    csr = read_request(fields.text("csr", most=MAX_CSR))
+    if csr.name not in ("", device):
+        raise Misuse("wrong-name", f"{device} asks for a certificate called {csr.name}; it may have its own only")
     with hub.store.write() as tx:
-        row, fields = _renewable(hub, tx, device, sealed)
-        pem, columns = _certify(hub, device, fields.text("csr", most=pki.MAX_CSR).encode(), now)
-        rows.change(tx, devices, {"id": device}, **columns)
-        audit.write(tx, now, device, "device-renew", device)
-        return {"device": device, "incarnation": row["incarnation"], **_credentials(hub, pem)}
+        fields, before, lately = _renewable(hub, tx, device, sealed, now)
+        state, step = rules.renew(before, lately, now, hub.settings.renew_late_days * DAY_S)
+        if step == "pending":
+            return _waits(tx, before, state, now)
+        row = must_get(tx, device)
+        _remember(tx, row, now, live=True)
+        pem, columns = _certify(hub, device, csr, now)
+        keep(tx, state, **columns)
+        if not lately:
+            audit.write(tx, now, device, "device-renew", device)
+        return {"status": "enrolled", "device": device, "incarnation": state.incarnation, **_credentials(hub, pem)}
 
 
-def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes) -> tuple[Row, Fields]:
+def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -> tuple[Fields, Enrolment, int]:
+    """The verified request, how the device stands, and how often it was renewed within a day."""
     row = rows.get(tx, devices, id=device)
-    if row is None or row["identity"] is None:
-        raise Rejected("bad-signature", "renew: no such device, or not signed by its identity key")
-    fields = open_report(sealed, "renew", row["identity"])
+    try:
+        if row is None or row["identity"] is None:
+            raise Rejected("unknown-key", "nobody of this name")
+        fields = open_report(sealed, "renew", row["identity"])
+    except Rejected as error:
+        raise Misuse("renew-refused", "renew: there is no such device, or its identity key has not signed this") from error
     if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
         raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
-    if row["status"] != "enrolled":
-        raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
-    return row, fields
+    lately = sum(one["at"] > now - DAY_S for one in rows.find(tx, revocations, device=device, live=1))
+    rules.renew(state_of(row), lately, now, hub.settings.renew_late_days * DAY_S)
+    return fields, state_of(row), lately
 
 
-def _claimed(sealed: bytes) -> str:
-    return Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
-
-
-def _certify(hub: Hub, device: str, csr: bytes, now: int) -> tuple[str, dict[str, Any]]:
+def _certify(hub: Hub, device: str, csr: Request, now: int) -> tuple[str, dict[str, Any]]:
     days = hub.settings.certificate_days
-    certificate = pki.sign_request(hub.ca, device, csr, now, days)
-    columns = {"certificate_serial": f"{certificate.serial_number:x}", "certificate_expires": now + days * 86_400}
+    certificate = pki.certify(hub.issuer, device, csr.public, now, days)
+    columns = {"certificate_serial": f"{certificate.serial_number:x}", "certificate_expires": now + days * DAY_S}
     return certificate.public_bytes(Encoding.PEM).decode(), columns
 
 
-def _credentials(hub: Hub, certificate: str) -> dict[str, str]:
-    return {
-        "certificate": certificate, "ca": hub.ca.certificate_pem.decode(), "root": hub.first_root.decode(),
-        "site": hub.site_document.decode(),
-    }  # fmt: skip
+def _credentials(hub: Hub, certificate: str) -> dict[str, Any]:
+    """Certificate, CA, the chain of roots from the first on and the site; raises Misuse("site-unsigned")."""
+    papers = hub.papers
+    if "site" in papers.stale:
+        text = "the site document is signed by a key that the current root no longer names; run `edgeops site sign` on the manager"
+        raise Misuse("site-unsigned", text)
+    first, *later = (root.decode() for root in papers.roots)
+    ca = papers.authority.serving.certificate_pem.decode()
+    return {"certificate": certificate, "ca": ca, "root": first, "roots": later, "site": papers.site.decode()}
 
 
 def revoke(hub: Hub, who: str, device: str) -> dict[str, Any]:
     """Take a device's credentials away; the caller makes the broker reload. Its token, if any, is worthless too."""
+    return _end(hub, who, device, "device-revoke", rules.revoke)
+
+
+def decommission(hub: Hub, who: str, device: str) -> dict[str, Any]:
+    """End a device for good; its id is given to another only by registering it with `reissue`."""
+    return _end(hub, who, device, "device-decommission", rules.decommission)
+
+
+def _end(hub: Hub, who: str, device: str, action: str, rule: Callable[[Enrolment], Enrolment]) -> dict[str, Any]:
     now = hub.now()
     with hub.store.write() as tx:
         row = must_get(tx, device)
-        _withdraw(tx, row, now)
-        rows.change(tx, devices, {"id": device}, status="revoked", token_hash=None, token_expires=None, token_spent=None)
+        state = rule(state_of(row))
+        withdraw(tx, row, now)
+        # The end is a goodbye: whatever is heard later is heard after it.
+        over = {"presence": "offline", "presence_at": now} if state.status == "decommissioned" else {}
+        keep(tx, state, silenced_at=None, **over)
         # An empty retained message takes the last desired document off the broker.
         outbox.post(tx, topics.down(device, "desired"), b"", 1, True)
-        audit.write(tx, now, who, "device-revoke", device)
+        audit.write(tx, now, who, action, device)
         shown = view(hub, tx, must_get(tx, device))
     write_crl(hub)
     return shown
 
 
-def _withdraw(tx: Connection, row: Row, now: int) -> None:
-    """Put a device's certificate on the revocation list, where it stays until it would have expired."""
+def release(hub: Hub, who: str, device: str) -> dict[str, Any]:
+    """Let a device out of quarantine; what it reports from now on is judged anew. Raises Misuse("not-quarantined")."""
+    with hub.store.write() as tx:
+        keep(tx, rules.release(state_of(must_get(tx, device))), boots=None)
+        audit.write(tx, hub.now(), who, "device-release", device)
+        return view(hub, tx, must_get(tx, device))
+
+
+def withdraw(tx: Connection, row: Row, now: int) -> None:
+    """Put a device's certificates, those replaced by renewals too, on the revocation list until they would have expired."""
+    rows.change(tx, revocations, {"device": row["id"], "live": 1}, live=None, at=now)
+    _remember(tx, row, now, live=False)
+    credential.withdraw(tx, row["id"])
+
+
+def _remember(tx: Connection, row: Row, now: int, live: bool) -> None:
+    """A certificate that was replaced (and still works) or withdrawn."""
     if row["certificate_serial"]:
         serial, expires = row["certificate_serial"], row["certificate_expires"]
-        rows.add(tx, revocations, serial=serial, device=row["id"], at=now, expires=expires)
-
-
-def revoked(hub: Hub) -> Collection[str]:
-    """The names of all revoked devices."""
-    with hub.store.read() as tx:
-        return [row["id"] for row in rows.find(tx, devices, status="revoked")]
-
-
-def write_crl(hub: Hub) -> None:
-    """Write the revocation list anew from the database; alone among writers, so that an older list never replaces a newer one."""
-    now = hub.now()
-    with hub.store.write() as tx:
-        serials = [int(row["serial"], 16) for row in rows.find(tx, revocations) if row["expires"] > now]
-        write_whole(hub.layout.crl, pki.make_crl(hub.ca, serials, now))
+        values: Mapping[str, Any] = {"device": row["id"], "at": now, "expires": expires, "live": 1 if live else None}
+        rows.add(tx, revocations, serial=serial, **values)

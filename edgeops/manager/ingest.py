@@ -21,8 +21,9 @@ from edgeops.wire.errors import EdgeopsError, Rejected
 from edgeops.wire.messages import Presence, State, Want, open_report, open_tele
 from edgeops.wire.topics import DeviceTopic
 
+from . import clones
 from .deliver import Delivery
-from .desire import acknowledge, adopt, answer
+from .desire import acknowledge, adopt, answer, lacking
 from .hub import Hub
 from .outcomes import observe
 
@@ -47,7 +48,7 @@ class Ingest:
         self._counts: Counter[str] = Counter()
         self._windows: dict[str, tuple[int, int]] = {}
         self._adopted: dict[str, int] = {}
-        self._behind: dict[str, tuple[int, int]] = {}
+        self._behind: dict[str, tuple[tuple[int, int], int]] = {}
         self._told: tuple[int, set[tuple[str, str]]] = (0, set())
 
     @property
@@ -80,8 +81,11 @@ class Ingest:
             return
         with self._hub.store.write() as tx:
             for topic, parsed, payload in waiting:
-                with self._refusing(topic), tx.begin_nested():
-                    self._dispatch(tx, parsed, payload)
+                with self._refusing(topic):
+                    with tx.begin_nested():
+                        refusal = self._dispatch(tx, parsed, payload)
+                    if refusal:
+                        raise refusal
                     self._count(parsed.noun)
 
     @contextmanager
@@ -107,11 +111,24 @@ class Ingest:
             self._told[1].add((topic, error.reason))
             _LOG.warning("refused a message on %s: %s", topic[:256], error)
 
-    def _dispatch(self, tx: Connection, topic: DeviceTopic, payload: bytes) -> None:
+    def _dispatch(self, tx: Connection, topic: DeviceTopic, payload: bytes) -> Rejected | None:
+        """Process one message. A refusal that is raised takes back what was stored, one that is returned keeps it."""
         row = rows.get(tx, devices, id=topic.device)
+        if row is not None and row["status"] == "decommissioned":
+            return self._after_the_end(tx, row)
+        if row is not None and row["status"] == "clone":
+            raise Rejected("quarantine", f"{topic.device} is in quarantine: two devices speak as it; see `edgeops device show`")
         if row is None or row["status"] != "enrolled" or row["identity"] is None:
             raise Rejected("unknown-device", f"{topic.device} is not enrolled here")
-        STORED[topic.noun](self, tx, row, payload)
+        return STORED[topic.noun](self, tx, row, payload)
+
+    def _after_the_end(self, tx: Connection, row: Row) -> Rejected:
+        """Somebody still sends in the name of a decommissioned device: worth one line in the audit log, and no more."""
+        if row["last_seen"] is None or row["last_seen"] <= row["presence_at"]:
+            now = max(self._hub.now(), row["presence_at"] + 1)
+            rows.change(tx, devices, {"id": row["id"]}, last_seen=now)
+            audit.write(tx, self._hub.now(), "ingest", "device-after-end", row["id"], "a message in its name came and was dropped")
+        return Rejected("decommissioned", f"{row['id']} was decommissioned; find out who still sends in its name")
 
     def _presence(self, tx: Connection, row: Row, payload: bytes) -> None:
         message = Presence.parse(open_report(payload, "presence", row["identity"]))
@@ -128,25 +145,30 @@ class Ingest:
         rows.change(
             tx, devices, {"id": row["id"]}, presence="online", presence_at=now, last_seen=now, boot=message.boot,
             capabilities=dict(message.capabilities), facts=dict(message.facts), paused_s=row["paused_s"] + max(0, away),
-            agent=agent[:64] if isinstance(agent, str) else row["agent"],
+            agent=agent[:64] if isinstance(agent, str) else row["agent"], documents=dict(message.documents) or None,
         )  # fmt: skip
         answer(self._hub, tx, rows.get(tx, devices, id=row["id"]) or row, message.nonce)
 
-    def _state(self, tx: Connection, row: Row, payload: bytes) -> None:
+    def _state(self, tx: Connection, row: Row, payload: bytes) -> Rejected | None:
         state = State.parse(open_report(payload, "state", row["identity"]))
         self._check(row, state.fleet, state.device, state.incarnation)
         if max(state.counter, state.command) >= MOST_COUNTER:
             raise Rejected("absurd-counter", f"{row['id']} says it has seen {max(state.counter, state.command)} documents")
+        if refusal := clones.listen(self._hub, tx, row, state):
+            return refusal
         before = rows.get(tx, reports, device=row["id"])
         same = before is not None and before["incarnation"] == state.incarnation
         if before is not None and same and state.seq <= before["seq"]:
-            raise Rejected("stale-report", f"report {state.seq} of {row['id']} is not newer than {before['seq']}")
+            return Rejected("stale-report", f"report {state.seq} of {row['id']} is not newer than {before['seq']}")
         now = self._hub.now()
         rows.put(
             tx, reports, device=row["id"], incarnation=state.incarnation, boot=state.boot, seq=state.seq, counter=state.counter,
             received=now, slots={name: slot.payload() for name, slot in state.slots.items()}, counters=dict(state.counters),
         )  # fmt: skip
         self._seen(tx, row)
+        if state.documents and state.documents != row["documents"]:
+            row = {**row, "documents": dict(state.documents)}
+            rows.change(tx, devices, {"id": row["id"]}, documents=row["documents"])
         observe(self._hub, tx, state)
         if state.command > row["command"]:
             rows.change(tx, devices, {"id": row["id"]}, command=state.command)
@@ -157,16 +179,18 @@ class Ingest:
             self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)
-
         self._chase(tx, row, state.counter)
+        return None
 
     def _chase(self, tx: Connection, row: Row, counter: int) -> None:
-        """Send the orders again to a device that still reports an older counter after a while: brokers lose messages too."""
-        device, newest, now = row["id"], row["counter"], self._hub.now()
-        if counter >= newest:
+        """Send again to a device what by its report it still lacks after a while, orders or documents: brokers lose messages."""
+        device, now = row["id"], self._hub.now()
+        missing = len(lacking(self._hub, row)) if row["documents"] else 0
+        newest = (row["counter"], missing)
+        if counter >= row["counter"] and not missing:
             self._behind.pop(device, None)
             return
-        known, since = self._behind.get(device, (0, now))
+        known, since = self._behind.get(device, ((0, 0), now))
         if known == newest and since + BEHIND_S <= now:
             answer(self._hub, tx, row, "")
             since = now
@@ -216,6 +240,6 @@ def _checked(topic: str, payload: bytes) -> DeviceTopic:
     return parsed
 
 
-STORED: dict[str, Callable[[Ingest, Connection, Row, bytes], None]] = {
+STORED: dict[str, Callable[[Ingest, Connection, Row, bytes], Rejected | None]] = {
     "presence": Ingest._presence, "state": Ingest._state, "tele": Ingest._tele,
 }  # fmt: skip

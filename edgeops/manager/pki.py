@@ -1,4 +1,4 @@
-"""Certificates: our CA, the server's, the manager's, and devices' from their signing requests. EC P-256 throughout.
+"""Certificates: our CA, the server's, the manager's, and devices' for the keys they have made. EC P-256 throughout.
 
 Names of devices come from their enrolment, never from what a request says. Validity begins an hour early for clocks that run late.
 """
@@ -21,7 +21,6 @@ from edgeops.wire.keys import sha256
 HERE = ("localhost", "127.0.0.1", "::1")
 HOUR = dt.timedelta(hours=1)
 CA_DAYS, SERVER_DAYS, CRL_DAYS = 3650, 825, 365
-MAX_CSR = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +116,8 @@ def make_client(ca: Pair, name: str, now: int, days: float) -> Pair:
     return Pair(builder.sign(ca.key, hashes.SHA256()), key)
 
 
-def sign_request(ca: Pair, name: str, request: bytes, now: int, days: int) -> x509.Certificate:
-    """A client certificate called `name` for the key of a signing request (PEM); raises Misuse("bad-csr")."""
-    try:
-        if len(request) > MAX_CSR:
-            raise ValueError(f"more than {MAX_CSR} bytes")
-        csr = x509.load_pem_x509_csr(request)
-        public = csr.public_key()
-        if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
-            raise ValueError("its key is not EC P-256")
-        if not csr.is_signature_valid:
-            raise ValueError("its signature does not verify")
-    except Exception as error:  # cryptography raises several kinds for malformed requests
-        raise Misuse("bad-csr", f"the signing request cannot be used: {error}") from None
+def certify(ca: Pair, name: str, public: ec.EllipticCurvePublicKey, now: int, days: int) -> x509.Certificate:
+    """A client certificate called `name` for somebody else's key."""
     return _leaf(ca, name, public, now, days, ExtendedKeyUsageOID.CLIENT_AUTH).sign(ca.key, hashes.SHA256())
 
 

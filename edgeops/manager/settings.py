@@ -10,6 +10,8 @@ from typing import Any
 from edgeops.wire.errors import Misuse
 from edgeops.wire.fields import ID
 
+from .login import Login, login_from
+
 BROKERS = ("auto", "mosquitto", "built-in")
 
 
@@ -26,9 +28,11 @@ class Settings:
     bind: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all.")
     https_port: int = _setting(8443, "Port of API and enrolment; `edgeops site sign` tells devices of another one.", 0, 65_535)
     mqtt_port: int = _setting(8883, "Port of the broker; `edgeops site sign` tells devices of another one.", 0, 65_535)
+    wss_port: int = _setting(0, "Port for browsers, as secure WebSocket; 0 for none.", 0, 65_535)
     broker: str = _setting("auto", "auto (mosquitto where there is one), mosquitto or built-in.")
     token_ttl_s: int = _setting(86_400, "How long an enrolment token may be redeemed.", 60, 90 * 86_400)
     certificate_days: int = _setting(30, "Life of a device's certificate.", 1, 3650)
+    renew_late_days: int = _setting(90, "How long after its end a certificate is renewed without an operator's approval.", 0, 3650)
     desired_days: int = _setting(30, "Life of a desired document; it is renewed long before.", 1, 3650)
     max_object_bytes: int = _setting(512 << 20, "Largest object that may be uploaded.", 1 << 10, 1 << 40)
     tick_ms: int = _setting(1_000, "How often deadlines and gates are looked at.", 10, 3_600_000)
@@ -36,6 +40,10 @@ class Settings:
     frames_per_s: int = _setting(200, "Pace of broadcast frames of at most 60 KiB each.", 1, 1_000_000)
     keep_windows_days: int = _setting(90, "How long telemetry windows are kept.", 1, 36_500)
     keep_windows: int = _setting(800_000, "How many telemetry windows of one device are kept, about 1 KB each.", 100)
+    oidc: Login = field(
+        default=Login(),
+        metadata={"help": "Who may log in with OpenID Connect: a table of issuer, audience, clients and roles (operators.md)."},
+    )
 
 
 def load(path: Path) -> Settings:
@@ -57,8 +65,10 @@ def settings_from(raw: dict[str, Any]) -> Settings:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise Misuse("setting-unknown", f"edgeops.toml: there is no setting {name!r}; {hint}")
-        _check(name, value, known[name])
+        if name != "oidc":
+            _check(name, value, known[name])
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    values["oidc"] = login_from(raw.get("oidc", {}))
     settings = Settings(**values)
     if not ID.fullmatch(settings.fleet):
         raise Misuse("setting-invalid", f"edgeops.toml: fleet = {settings.fleet!r} must match {ID.pattern}")
@@ -83,5 +93,6 @@ def dump(settings: Settings) -> str:
     lines = ["# Settings of this edgeops manager. Restart it after a change."]
     for item in fields(Settings):
         value = getattr(settings, item.name)
-        lines += [f"# {item.metadata['help']}", f"{item.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}"]
+        shown = str(value) if isinstance(value, Login) else json.dumps(value)
+        lines += [f"# {item.metadata['help']}", f"{item.name} = {shown}"]
     return "\n".join(lines) + "\n"

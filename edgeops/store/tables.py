@@ -38,6 +38,7 @@ devices = Table(
     Column("boots", JSON),
     Column("silenced_at", BigInteger),
     Index("ix_devices_fingerprint", "fingerprint"),
+    Index("ix_devices_status", "status"),
 )  # fmt: skip
 
 revocations = Table(
@@ -46,6 +47,7 @@ revocations = Table(
     Column("device", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("expires", BigInteger, nullable=False),
+    Column("live", Integer),
 )  # fmt: skip
 
 wishes = Table(

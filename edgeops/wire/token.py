@@ -14,7 +14,11 @@ PREFIX = "edgeops1."
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`secret` is 256 bits in hex; `ca_pin` the SHA-256 of the CA certificate (DER); `root_pin` the digest of the first root."""
+    """`secret` is 256 bits in hex; `ca_pin` the SHA-256 of the CA certificate (DER); `root_pin` the digest of the first root.
+
+    Without device and secret it is a join line: the same for all devices whose identity keys the factory has announced, and no
+    secret at all.
+    """
 
     urls: tuple[str, ...]
     fleet: str
@@ -42,8 +46,11 @@ class Token:
             urls = fields.texts("urls", URL, 8)
             if not urls:
                 raise fields.fail("urls", "at least one address of the manager")
+            device, secret = fields.text("device", ID, default=""), fields.text("secret", HEX64, default="")
+            if bool(device) != bool(secret):
+                raise fields.fail("secret", "there exactly where a device is named")
             return Token(
-                urls, fields.text("fleet", ID), fields.text("device", ID), fields.text("secret", HEX64),
+                urls, fields.text("fleet", ID), device, secret,
                 fields.text("ca_pin", HEX64), fields.text("root_pin", HEX64), fields.number("expires"),
             )  # fmt: skip
         except (ValueError, binascii.Error, Rejected) as error:

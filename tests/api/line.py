@@ -19,6 +19,7 @@ from edgeops.wire.token import Token
 from edgeops.wire.trust import accept_site, pin_root
 
 PATIENCE_S = 15.0
+JSON = {"content-type": "application/json"}
 
 
 class Connected:
@@ -57,7 +58,7 @@ def enrol(http: httpx.Client, folder: Path, name: str) -> FakeDevice:
         answer = http.post(f"/devices/{name}/token", json={})
     token = Token.decode(answer.raise_for_status().json()["token"])
     device = FakeDevice(name)
-    answer = http.post("/enroll", json=device.enrolment(token.secret)).raise_for_status().json()
+    answer = http.post("/enroll", content=device.enrolment(token.secret), headers=JSON).raise_for_status().json()
     trust = pin_root(answer["root"].encode(), token.fleet, token.root_pin, name, answer["incarnation"])
     device.trust, _ = accept_site(trust, answer["site"].encode())
     folder.mkdir()

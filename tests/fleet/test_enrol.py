@@ -1,127 +1,231 @@
-"""Enrolment tokens: spent once, with a name for every refusal."""
+"""Enrolment: what proves a device, what an operator must approve, and one refusal for everything that is wrong."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeops.fleet import enrol
-from edgeops.fleet.device import Device
-from edgeops.fleet.enrol import Enrolment, hash_secret, issue, redeem, revoke_tokens
+from edgeops.fleet.enrol import AGAIN_S, DAY_S, MOST_RENEWALS, Ask, Enrolment, check_fingerprint, fingerprint_of, issue
 from edgeops.wire.errors import Misuse
 
-SECRET = b"s" * 32
-HASH = hash_secret(SECRET)
+KEY, OTHER = "11" * 32, "22" * 32
+SECRET, WRONG = "a" * 64, "b" * 64
+ASK = Ask(KEY, SECRET)
+LATE_S = 90 * DAY_S
 
 
-def fresh() -> Enrolment:
+def fresh(**more: Any) -> Enrolment:
     """A registered device with one open token that lives from 100 to 200."""
-    return issue(Enrolment(Device("d")), SECRET, now=100, ttl_s=100)
+    return issue(Enrolment("d", **more), SECRET, 100, 100)
 
 
-def refusal(state, secret_hash, now, identity="") -> str:
-    """The reason with which a redemption is refused."""
+def factory(**more: Any) -> Enrolment:
+    """A device the factory has announced."""
+    return Enrolment("d", fingerprint=fingerprint_of(KEY), **more)
+
+
+def refusal(state: Enrolment, ask: Ask, now: int) -> str:
+    """The reason with which a request is refused."""
     with pytest.raises(Misuse) as caught:
-        redeem(state, secret_hash, now, identity)
+        enrol.enrol(state, ask, now)
     return caught.value.reason
 
 
-def test_the_clear_secret_is_not_kept():
-    """Only the SHA-256 of the secret is in the state."""
-    assert "s" * 32 not in repr(fresh())
-    assert fresh().tokens[0].secret_hash == HASH
+def admitted(state: Enrolment, ask: Ask, now: int) -> Enrolment:
+    """The state after a request that must be admitted."""
+    state, step = enrol.enrol(state, ask, now)
+    assert step == "admitted"
+    return state
 
 
-def test_redeeming_enrols_with_the_next_incarnation():
+def test_a_token_admits_as_the_next_incarnation():
     """A good token makes the device enrolled, remembers its identity and raises the incarnation by one."""
-    state = redeem(fresh(), HASH, 150, "key-1")
-    assert (state.device.status, state.device.incarnation, state.device.identity) == ("enrolled", 1, "key-1")
-    again = redeem(issue(state, b"t" * 32, 300), hash_secret(b"t" * 32), 301, "key-2")
-    assert again.device.incarnation == 2
+    state = admitted(fresh(), ASK, 150)
+    assert (state.status, state.incarnation, state.identity, state.token_spent) == ("enrolled", 1, KEY, 150)
+    again = admitted(issue(state, WRONG, 300, 60), Ask(OTHER, WRONG), 301)
+    assert (again.incarnation, again.identity) == (2, OTHER)
 
 
-def test_every_refusal_has_its_name():
-    """Unknown, expired, revoked and spent tokens and revoked devices are told apart."""
-    assert refusal(fresh(), hash_secret(b"other"), 150) == "token-unknown"
-    assert refusal(fresh(), "é", 150) == "token-unknown"
-    assert refusal(fresh(), HASH, 200) == "token-expired"
-    assert refusal(revoke_tokens(fresh()), HASH, 150) == "token-revoked"
-    assert refusal(redeem(fresh(), HASH, 150, "k"), HASH, 151, "other") == "token-spent"
-    gone = replace(fresh(), device=replace(fresh().device, status="revoked"))
-    assert refusal(gone, HASH, 150) == "device-revoked"
-    with pytest.raises(Misuse, match="revoked"):
-        issue(gone, SECRET, 150)
+def test_every_refusal_is_the_same():
+    """Unknown, expired, withdrawn, foreign and spent tokens, unregistered keys and devices that are over: one reason, one text."""
+    spent = admitted(fresh(), ASK, 150)
+    cases = [
+        (fresh(), Ask(KEY, WRONG), 150), (fresh(), Ask(KEY, ""), 150), (fresh(), ASK, 200), (spent, Ask(OTHER, SECRET), 151),
+        (spent, ASK, 150 + AGAIN_S), (Enrolment("d"), ASK, 150), (Enrolment("d"), Ask(KEY, ""), 150),
+        (factory(), Ask(OTHER, ""), 150),
+        (fresh(fingerprint=fingerprint_of(OTHER)), ASK, 150), (fresh(fingerprint=fingerprint_of(KEY)), Ask(KEY, ""), 150),
+        (enrol.revoke(fresh()), ASK, 150), (enrol.decommission(fresh()), ASK, 150), (enrol.revoke(factory()), Ask(KEY, ""), 150),
+        (factory(status="clone"), Ask(KEY, ""), 150), (enrol.decommission(factory()), Ask(KEY, ""), 150),
+        (replace(fresh(), status="decommissioned"), ASK, 150),
+    ]  # fmt: skip
+    texts = set()
+    for state, ask, now in cases:
+        with pytest.raises(Misuse) as caught:
+            enrol.enrol(state, ask, now)
+        assert caught.value.reason == "token-refused", state
+        texts.add(caught.value.message)
+    assert len(texts) == 1
 
 
-def test_a_lost_answer_may_be_asked_for_again_by_the_same_key_only():
-    """The same identity redeems the same token again without effect; without an identity it is spent."""
-    state = redeem(fresh(), HASH, 150, "key-1")
-    assert redeem(state, HASH, 160, "key-1") == state
-    assert refusal(state, HASH, 201, "key-1") == "token-spent"
-    anonymous = redeem(fresh(), HASH, 150)
-    assert refusal(anonymous, HASH, 151) == "token-spent"
+def test_both_proofs_must_hold_where_both_are_known():
+    """A device with a fingerprint and a token needs the token and that key."""
+    state = fresh(fingerprint=fingerprint_of(KEY))
+    assert admitted(state, ASK, 150).incarnation == 1
+    assert refusal(state, Ask(OTHER, SECRET), 150) == refusal(state, Ask(KEY, WRONG), 150) == "token-refused"
 
 
-def test_an_old_token_cannot_return_after_a_newer_enrolment():
-    """Once a later token was spent, the earlier one is spent for its own key too."""
-    state = redeem(fresh(), HASH, 150, "key-1")
-    state = redeem(issue(state, b"t" * 32, 160), hash_secret(b"t" * 32), 161, "key-2")
-    assert refusal(state, HASH, 162, "key-1") == "token-spent"
+def test_a_factory_key_admits_once_and_then_needs_an_operator():
+    """Without a secret the first request is admitted, a lost answer is given again, and a re-flash waits for approval."""
+    state = admitted(factory(), Ask(KEY, ""), 100)
+    assert enrol.enrol(state, Ask(KEY, ""), 100 + AGAIN_S - 1) == (state, "again")
+    waiting, step = enrol.enrol(state, Ask(KEY, ""), 100 + AGAIN_S)
+    assert (step, waiting.status, waiting.incarnation) == ("pending", "enrolled", 1)
+    assert admitted(enrol.decide(waiting, "granted"), Ask(KEY, ""), 9_000).incarnation == 2
 
 
-def test_issuing_withdraws_open_tokens_and_bounds_the_list():
-    """Only the newest token is open and the history stays short."""
-    state = fresh()
-    for i in range(40):
-        state = issue(state, bytes([i]) * 32, 101 + i)
-    assert [t.status for t in state.tokens].count("open") == 1
-    assert len(state.tokens) == enrol.MAX_TOKENS
-    assert redeem(state, hash_secret(bytes([39]) * 32), 150).device.incarnation == 1
+def test_a_lost_answer_is_given_again_to_the_same_key_only():
+    """While the token lives, and for an hour after it was spent, the same key gets the same incarnation."""
+    state = admitted(fresh(), ASK, 150)
+    assert enrol.enrol(state, ASK, 151) == (state, "again")
+    assert enrol.enrol(state, ASK, 150 + AGAIN_S - 1) == (state, "again")
+    assert refusal(state, Ask(OTHER, SECRET), 151) == "token-refused"
+
+
+def test_approval_binds_the_token_and_outlives_it():
+    """The first key that comes is the one that waits; the operator may take longer than the token lives."""
+    waiting, step = enrol.enrol(fresh(approval=True), ASK, 150)
+    assert (step, waiting.status, waiting.incarnation) == ("pending", "registered", 0)
+    assert refusal(waiting, Ask(OTHER, SECRET), 151) == "token-refused"
+    assert enrol.enrol(waiting, ASK, 9_999) == (waiting, "pending")
+    assert refusal(enrol.decide(waiting, "rejected"), ASK, 160) == "enrolment-rejected"
+    done = admitted(enrol.decide(waiting, "granted"), ASK, 9_999)
+    assert (done.incarnation, done.pending) == (1, None)
+    assert enrol.enrol(done, ASK, 10_000) == (done, "again")
+    assert refusal(issue(waiting, WRONG, 160, 60), ASK, 161) == "token-refused"
+
+
+def test_the_old_key_cannot_use_a_token_that_a_new_key_waits_with():
+    """While a re-flashed device waits for approval, the key it had before is not given the credentials."""
+    old = admitted(fresh(approval=False), ASK, 150)
+    again = replace(issue(old, WRONG, 300, 60), approval=True)
+    waiting, step = enrol.enrol(again, Ask(OTHER, WRONG), 301)
+    assert step == "pending" and refusal(waiting, Ask(KEY, WRONG), 302) == "token-refused"
+
+
+def test_nothing_to_decide_is_told():
+    """Approving a device that waits for nothing is a mistake with a name."""
+    with pytest.raises(Misuse, match="nothing-pending"):
+        enrol.decide(fresh(), "granted")
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 10**9])
+def test_an_endless_or_instant_token_is_not_issued(ttl):
+    """A token lives from a second to ninety days."""
+    with pytest.raises(Misuse, match="token-ttl-invalid"):
+        issue(Enrolment("d"), SECRET, 0, ttl)
+
+
+def test_renewal_at_any_age_but_late_only_with_approval():
+    """Until the limit after its end a certificate is renewed at once; then an operator decides, once for this renewal."""
+    state = replace(admitted(fresh(), ASK, 150), certificate_expires=1_000)
+    for now in (200, 1_000, 1_000 + LATE_S):
+        assert enrol.renew(state, 0, now, LATE_S) == (state, "admitted")
+    waiting, step = enrol.renew(state, 0, 1_001 + LATE_S, LATE_S)
+    assert step == "pending" and enrol.renew(waiting, 0, 2_000 + LATE_S, LATE_S) == (waiting, "pending")
+    done, step = enrol.renew(enrol.decide(waiting, "granted"), 0, 2_000 + LATE_S, LATE_S)
+    assert (step, done.pending) == ("admitted", None)
+    with pytest.raises(Misuse, match="renewal-rejected"):
+        enrol.renew(enrol.decide(waiting, "rejected"), 0, 2_000 + LATE_S, LATE_S)
 
 
 @pytest.mark.parametrize(
-    ("secret", "ttl", "reason"),
-    [(b"short", 10, "token-weak"), (SECRET, 0, "token-ttl-invalid"), (SECRET, 10**9, "token-ttl-invalid")],
-)
-def test_weak_tokens_are_not_issued(secret, ttl, reason):
-    """A guessable secret or an endless life is refused."""
-    with pytest.raises(Misuse) as caught:
-        issue(Enrolment(Device("d")), secret, 0, ttl)
-    assert caught.value.reason == reason
+    ("change", "reason"),
+    [
+        ({"status": "revoked"}, "device-revoked"), ({"status": "decommissioned"}, "device-revoked"),
+        ({"status": "registered"}, "device-revoked"), ({"status": "clone"}, "device-quarantined"),
+    ],
+)  # fmt: skip
+def test_who_is_not_enrolled_renews_nothing(change, reason):
+    """Revoked, decommissioned and quarantined devices are refused by name: they have proven who they are."""
+    with pytest.raises(Misuse, match=reason):
+        enrol.renew(replace(admitted(fresh(), ASK, 150), **change), 0, 200, LATE_S)
+
+
+def test_renewals_within_a_day_are_few():
+    """A lost answer may be asked for again, an endless row of certificates not."""
+    state = replace(admitted(fresh(), ASK, 150), certificate_expires=1_000)
+    assert enrol.renew(state, MOST_RENEWALS - 1, 200, LATE_S)[1] == "admitted"
+    with pytest.raises(Misuse, match="renewed-lately"):
+        enrol.renew(state, MOST_RENEWALS, 200, LATE_S)
+
+
+def test_decommissioning_is_for_good():
+    """No token, no revocation and no second decommissioning of what is over; releasing needs a quarantine."""
+    over = enrol.decommission(admitted(fresh(), ASK, 150))
+    for act in (enrol.revoke, enrol.decommission, lambda state: issue(state, SECRET, 0, 60)):
+        with pytest.raises(Misuse, match="device-decommissioned"):
+            act(over)
+    with pytest.raises(Misuse, match="not-quarantined"):
+        enrol.release(fresh())
+    assert enrol.release(replace(fresh(), status="clone")).status == "enrolled"
+
+
+def test_fingerprints_as_people_write_them():
+    """Colons, capitals and white space at the ends do not matter; everything else does."""
+    plain = fingerprint_of(KEY)
+    written = ":".join(plain[at : at + 2] for at in range(0, 64, 2)).upper()
+    assert check_fingerprint(f" {written}\n") == plain
+    for wrong in ("", plain[:-1], plain + "0", "g" * 64, plain[:32] + " " + plain[32:]):
+        with pytest.raises(Misuse, match="fingerprint-invalid"):
+            check_fingerprint(wrong)
 
 
 def test_the_comparison_is_constant_time(monkeypatch):
-    """Every stored hash is compared with hmac.compare_digest, also after one was found."""
+    """Secret and fingerprint are compared with hmac.compare_digest, whether or not there is anything to compare with."""
     calls = []
     real = enrol.hmac.compare_digest
     monkeypatch.setattr(enrol.hmac, "compare_digest", lambda a, b: calls.append(1) or real(a, b))
-    state = issue(issue(Enrolment(Device("d")), SECRET, 1), b"t" * 32, 1)
-    refusal(state, HASH, 2)
-    assert len(calls) == 2
+    for state in (Enrolment("d"), fresh(), factory(), enrol.decommission(factory())):
+        calls.clear()
+        refusal(state, Ask(OTHER, WRONG), 150)
+        assert len(calls) == 2
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 40)), max_size=30))
-def test_a_token_enrols_at_most_once(moves):
-    """Over any sequence of issuing, revoking and redeeming, the incarnation equals the number of distinct tokens spent."""
-    state, now = Enrolment(Device("d")), 0
-    spent = set()
+MOVES = st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 3 * AGAIN_S))
+
+
+@given(st.lists(MOVES, max_size=40), st.booleans(), st.booleans())
+def test_credentials_are_given_only_for_a_proof(moves, approval, announced):
+    """Over any sequence of acts: each token enrols once, the incarnation counts admissions, nobody gets in unapproved."""
+    state = Enrolment("d", approval=approval, fingerprint=fingerprint_of(KEY) if announced else "")
+    now, issued, spent, granted = 0, 0, set[str](), False
     for kind, which, delay in moves:
         now += delay
-        secret = bytes([which]) * 32
-        before = state.device.incarnation
-        if kind == 0:
-            state = issue(state, bytes([which, len(state.tokens)]) * 16, now, 60)
-        elif kind == 1:
-            state = revoke_tokens(state)
-        else:
-            token = state.tokens[which % len(state.tokens)].secret_hash if state.tokens else hash_secret(secret)
-            try:
-                state = redeem(state, token, now, f"key-{which}")
-            except Misuse:
-                continue
-            if state.device.incarnation != before:
-                found = [(t.secret_hash, t.issued_at) for t in state.tokens if t.incarnation == state.device.incarnation]
-                assert len(found) == 1 and found[0] not in spent
-                spent.add(found[0])
-        assert state.device.incarnation == len(spent)
+        before = state
+        try:
+            if kind == 0:
+                issued += 1
+                state, granted = issue(state, f"{issued:064d}", now, 2 * AGAIN_S), False
+            elif kind == 1:
+                state, granted = enrol.revoke(state), False
+            elif kind == 2:
+                state = enrol.decide(state, "granted")
+                granted = True
+            else:
+                key = KEY if which else OTHER
+                state, step = enrol.enrol(state, Ask(key, f"{max(issued - (kind == 4), 0):064d}" if issued else ""), now)
+                if step == "admitted":
+                    assert not announced or key == KEY
+                    assert state.incarnation == before.incarnation + 1 and state.identity == key
+                    assert not approval or granted
+                    granted = False
+                    if before.token_hash:
+                        assert before.token_hash not in spent
+                        spent.add(before.token_hash)
+                else:
+                    assert state.incarnation == before.incarnation
+        except Misuse:
+            assert state == before

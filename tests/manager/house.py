@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from edgeops.manager import enrol, releases, rollouts
+from edgeops.manager import enrol, register, releases, rollouts
 from edgeops.manager.deliver import Delivery
 from edgeops.manager.hub import Hub
 from edgeops.manager.ingest import Ingest
 from edgeops.manager.layout import Layout
+from edgeops.manager.register import Wanted
 from edgeops.manager.settings import Settings
 from edgeops.manager.setup import Setup, initialise, load_signer
 from edgeops.parcel.manifest import Manifest
 from edgeops.store import outbox
 from edgeops.wire import topics
 from edgeops.wire.desired import CommandDocument, Desired
+from edgeops.wire.enrol import EnrolRequest
 from edgeops.wire.envelope import seal
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.messages import Bundle, Presence, SlotReport, State
@@ -93,7 +95,7 @@ class FakeDevice:
     """A device's keys, and what it believes."""
 
     id: str
-    identity: Signer = field(default_factory=lambda: Signer(Ed25519PrivateKey.generate()))
+    identity: Signer = field(default_factory=lambda: Signer.of(Ed25519PrivateKey.generate()))
     tls: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     incarnation: int = 1
     boot: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -112,11 +114,15 @@ class FakeDevice:
         """The TLS key."""
         return self.tls.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
-    def enrolment(self, secret: str) -> dict[str, str]:
-        """The body of POST /enroll."""
-        return {
-            "token_device": self.id, "secret": secret, "csr": self.csr(), "identity": self.identity.public.hex(), "agent": "test",
-        }  # fmt: skip
+    def enrolment(self, secret: str, **other: Any) -> bytes:
+        """The body of POST /enroll; `other` are fields to change."""
+        request = EnrolRequest(FLEET, self.id, secret, self.identity.public, self.csr(), "test")
+        return replace(request, **other).seal(self.identity)
+
+    def renewal(self, **other: Any) -> bytes:
+        """The body of POST /renew; `other` are fields to change."""
+        body = {"fleet": FLEET, "device": self.id, "incarnation": self.incarnation, "csr": self.csr(self.id)}
+        return seal("renew", body | other, [self.identity])
 
     def presence(self, kind: str = "birth", device_class: str = "x86-vnni") -> bytes:
         """A sealed presence message."""
@@ -164,7 +170,7 @@ class Fleet:
         self.ingest = Ingest(self.hub, self.delivery)
 
     def _enrolled(self, name: str) -> FakeDevice:
-        token = Token.decode(enrol.register(self.hub, "me", name, {"name": name})["token"])
+        token = Token.decode(register.register(self.hub, "me", name, Wanted({"name": name}))["token"])
         device = FakeDevice(name)
         answer = enrol.redeem(self.hub, device.enrolment(token.secret))
         trust = pin_root(answer["root"].encode(), FLEET, token.root_pin, name, answer["incarnation"])

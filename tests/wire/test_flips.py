@@ -16,6 +16,8 @@ OTHERS = {
     "stream": ({"fleet": w.FLEET, "frame": 1024, "objects": [], "frames": []}, (w.ONLINE,)),
     "state": ({"fleet": w.FLEET, "device": w.DEVICE, "seq": 1}, (w.STRANGER,)),
     "presence": ({"fleet": w.FLEET, "device": w.DEVICE, "kind": "birth"}, (w.STRANGER,)),
+    "checkpoint": ({"fleet": w.FLEET, "entry": 1, "digest": "a" * 64}, (w.ONLINE,)),
+    "enrol": ({"fleet": w.FLEET, "device": w.DEVICE, "secret": "s", "csr": "x"}, (w.STRANGER,)),
     "renew": ({"fleet": w.FLEET, "device": w.DEVICE, "csr": "x"}, (w.STRANGER,)),
 }
 TRUSTED: dict[str, tuple[bytes, tuple[Signer, ...], Callable[[bytes], Any]]] = {

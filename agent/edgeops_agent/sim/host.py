@@ -15,7 +15,8 @@ from edgeops.wire.token import Token
 from ..shell import facts
 from ..shell.credentials import files_of
 from ..shell.disk import StateFolder
-from ..shell.identity import Paths, enroll, load_signer
+from ..shell.enrolment import enroll
+from ..shell.identity import Paths, load_signer
 from ..shell.link import LinkSettings
 from ..shell.reach import adopt, mqtt_ways, read_sites
 from .kept import Cupboard, Files, Shelf

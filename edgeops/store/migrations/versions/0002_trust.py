@@ -17,6 +17,8 @@ def upgrade() -> None:
     ):  # fmt: skip
         op.add_column("devices", sa.Column(name, kind))
     op.create_index("ix_devices_fingerprint", "devices", ["fingerprint"])
+    op.create_index("ix_devices_status", "devices", ["status"])
+    op.add_column("revocations", sa.Column("live", sa.Integer()))
     # API tokens are found by their public part now.
     op.add_column("tokens", sa.Column("public", sa.String(12)))
     op.drop_index("uq_tokens_hash", table_name="tokens")
