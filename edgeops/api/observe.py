@@ -1,8 +1,8 @@
-"""/status, /telemetry, /drift and /audit: what the fleet saw and what people did."""
+"""/status, /telemetry and /drift: what the fleet saw."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from edgeops.manager import devices, status, telemetry
 
@@ -31,9 +31,3 @@ def drift(hub: TheHub, _caller: Viewer, device: str | None = None) -> dict[str, 
     if device:
         devices.show(hub, device)
     return {"drift": telemetry.drift(hub, device)}
-
-
-@router.get("/audit")
-def audit(hub: TheHub, _caller: Viewer, limit: Annotated[int, Query(ge=1, le=10_000)] = 50) -> dict[str, Any]:
-    """The newest entries of the hash-chained audit log."""
-    return status.audited(hub, limit)

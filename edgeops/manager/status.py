@@ -7,6 +7,7 @@ from typing import Any
 from edgeops.fleet.selector import parse_selector
 from edgeops.store import audit, rows
 from edgeops.store.tables import devices, rollouts
+from edgeops.wire.chain import fits
 
 from . import telemetry
 from .devices import view
@@ -57,7 +58,20 @@ def refused(counters: Mapping[str, int]) -> int:
     return sum(count for name, count in counters.items() if name.startswith(REFUSED) and "." not in name)
 
 
-def audited(hub: Hub, limit: int) -> dict[str, Any]:
-    """The newest entries of the audit log, newest last, and whether the chain holds."""
+def audited(hub: Hub, most: int, **wanted: Any) -> dict[str, Any]:
+    """Entries of the audit log, newest last, and whether they fit together; whether all do is for `edgeops audit verify`.
+
+    What is `wanted` are the fields of `edgeops.store.audit.Wanted`.
+    """
     with hub.store.read() as tx:
-        return {"audit": audit.newest(tx, limit), "intact": (broken := audit.broken_at(tx)) is None, "broken_at": broken}
+        found = audit.page(tx, most, audit.Wanted(**wanted))
+    return {"audit": found, "intact": (broken := first_broken(found)) is None, "broken_at": broken}
+
+
+def first_broken(entries: list[dict[str, Any]]) -> int | None:
+    """The first entry that was changed or does not follow on its neighbour, None when there is none."""
+    for before, entry in zip([None, *entries], entries, strict=False):
+        follows = before is None or before["number"] + 1 < entry["number"] or entry["previous"] == before["digest"]
+        if not follows or not fits(entry):
+            return int(entry["number"])
+    return None

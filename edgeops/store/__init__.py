@@ -6,6 +6,6 @@ Who may enter: `manager` and the rooms above it. It imports `edgeops.wire` only.
 """
 
 from .blobs import Blobs, roomy
-from .database import Store, open_store
+from .database import Store, open_store, peek
 
-__all__ = ["Blobs", "Store", "open_store", "roomy"]
+__all__ = ["Blobs", "Store", "open_store", "peek", "roomy"]

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from edgeops.wire.errors import Misuse, Unfit
 
@@ -79,6 +80,23 @@ def open_store(path: Path) -> Store:
     return Store(engine)
 
 
+def peek(path: Path) -> Store:
+    """Open a database only to look at it: nothing is migrated or written, not even beside it; raises Misuse("database")."""
+    if not path.is_file():
+        raise Misuse("database", f"there is no database {path}")
+    # Where no write-ahead log lies beside it nobody is at work on it, and it may lie where nothing can be written.
+    how = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+    engine = create_engine(f"sqlite:///file:{quote(str(path.resolve()))}?{how}&uri=true", max_overflow=-1)
+    event.listen(engine, "connect", _take_charge)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1 FROM audit LIMIT 1")
+    except DatabaseError as error:
+        engine.dispose()
+        raise Misuse("database", f"{path} cannot be read as a manager's database: {error.orig!s}") from None
+    return Store(engine)
+
+
 def migrate(engine: Engine) -> None:
     """Bring the schema to the newest revision."""
     config = Config()
@@ -90,8 +108,14 @@ def migrate(engine: Engine) -> None:
         connection.commit()
 
 
-def _prepare(raw: Any, _record: Any) -> None:
+def _take_charge(raw: Any, _record: Any) -> None:
+    # Whoever put bytes that are no text into the audit log is to be named by the log, not to keep it from being read.
+    raw.text_factory = lambda data: data.decode("utf-8", "replace")
     # We begin transactions ourselves: sqlite3 would otherwise begin late and deferred, and two writers could deadlock.
     raw.isolation_level = None
+
+
+def _prepare(raw: Any, record: Any) -> None:
+    _take_charge(raw, record)
     for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_MS}", "foreign_keys=ON"):
         raw.execute(f"PRAGMA {pragma}").close()

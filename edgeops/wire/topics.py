@@ -70,6 +70,7 @@ def frames_of(channel: str, stream: str) -> str:
 
 
 ALL_UPS = f"{PREFIX}/+/d/+/up/+"
+AUDIT = f"{PREFIX}/audit"  # the newest checkpoint of the audit log, retained; devices may not read it
 
 
 def parse(topic: str) -> DeviceTopic | FrameTopic:

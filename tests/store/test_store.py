@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, select, update
+from sqlalchemy import Connection, create_engine, select
 
-from edgeops.store import Store, audit, open_store, outbox, rows
+from edgeops.store import Store, open_store, outbox, rows
 from edgeops.store.database import migrate
-from edgeops.store.tables import audit as audit_table
 from edgeops.store.tables import devices, marks, metadata, tokens
 from edgeops.wire.errors import Misuse
 
@@ -127,26 +126,6 @@ def test_numbers_of_letters_are_never_used_again(store: Store) -> None:
         outbox.sent(tx, [first])
         outbox.post(tx, "a", b"2")
         assert outbox.waiting(tx, 1)[0].id > first
-
-
-@pytest.mark.parametrize("column", ["who", "action", "subject", "detail", "at", "previous", "digest"])
-def test_any_change_in_the_audit_log_is_found(store: Store, column: str) -> None:
-    """The chain breaks at the entry that was changed, whichever column it was."""
-    with store.write() as tx:
-        for number in range(3):
-            audit.write(tx, number, "me", "act", "thing", f"detail {number}")
-        assert audit.broken_at(tx) is None
-        tx.execute(update(audit_table).where(audit_table.c.id == 2).values({column: 7 if column == "at" else "x"}))
-        assert audit.broken_at(tx) == 2
-
-
-def test_a_dropped_audit_entry_is_found(store: Store) -> None:
-    """Removing an entry breaks the chain at the next."""
-    with store.write() as tx:
-        for number in range(3):
-            audit.write(tx, number, "me", "act", "thing")
-        tx.execute(audit_table.delete().where(audit_table.c.id == 2))
-        assert audit.broken_at(tx) == 3
 
 
 def test_rows_are_put_added_and_changed(store: Store) -> None:

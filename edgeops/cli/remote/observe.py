@@ -1,4 +1,4 @@
-"""edgeops drift, telemetry and audit: what the fleet saw and what people did."""
+"""edgeops drift and telemetry: what the fleet saw."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -42,24 +42,6 @@ def telemetry(run: Run, device: Device = None, by: By = Grouping.device) -> None
     answer = run.client().get("/telemetry", device=device, by=by.value)
     columns = ("device", "runs", "inferences", "errors", "p50", "p99", "windows", "gaps")
     run.emit(answer, lambda: show.print_table(columns, map(_telemetry, items(answer, "telemetry")), WINDOWS))
-
-
-def audit(
-    run: Run,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many entries, newest last.")] = 50,
-) -> int:
-    """Show the hash-chained audit log: who did what to what, when. Exit 1 when the chain is broken.
-
-    Example: edgeops audit --limit 20
-    """
-    answer = run.client().get("/audit", limit=limit)
-    names = ("who", "action", "subject", "detail")
-    rows = [(show.when(entry.get("at")), *(entry.get(name) for name in names)) for entry in items(answer, "audit")]
-    run.emit(answer, lambda: show.print_table(("at", *names), rows))
-    if answer.get("intact") is False:
-        run.note(f"the audit chain is broken at entry {answer.get('broken_at')}: somebody changed the log")
-        return 1
-    return 0
 
 
 def _drift(row: dict[str, Any]) -> tuple[object, ...]:

@@ -96,7 +96,7 @@ def _summary(facts: dict[str, Any], broken: list[str], keep: bool) -> None:
 
 def _linger(say: Any, place: Path) -> None:
     say(f"\nStill running, in {place}. In another terminal type the line that stands at the top, then for example:")
-    say("  edgeops status · edgeops rollout list · edgeops rollout show ID · edgeops drift · edgeops audit")
+    say("  edgeops status · edgeops rollout list · edgeops rollout show ID · edgeops drift · edgeops audit show")
     say("Ctrl-C ends it.")
     try:
         signal.pause()
