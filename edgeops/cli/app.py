@@ -7,15 +7,17 @@ from edgeops.wire.errors import Misuse
 
 from . import contexts
 from .frame import INTERRUPTED, command, fail
+from .local import audit as audit_check
 from .local import doctor, fleet, init, key, model, release, site, up
 from .local.demo.command import demo
-from .remote import devices, observe, releases, rollouts, status, tokens
+from .remote import audit, devices, observe, releases, rollouts, status, tokens
 
 app = typer.Typer(
     name="edgeops", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Deploy, watch and roll back machine-learning models on fleets of edge devices.",
 )  # fmt: skip
 release_app = typer.Typer(help="Sign, upload and look at releases.", no_args_is_help=True)
+audit_app = typer.Typer(help="Look at the audit log, take it elsewhere, and verify it.", no_args_is_help=True)
 model_app = typer.Typer(help="Turn a model into a signed release; list models.", no_args_is_help=True)
 
 command(app, "init")(init.init)
@@ -26,7 +28,6 @@ command(app, "status")(status.status)
 command(app, "health")(status.health)
 command(app, "drift")(observe.drift)
 command(app, "telemetry")(observe.telemetry)
-command(app, "audit")(observe.audit)
 app.add_typer(devices.app, name="device")
 app.add_typer(model_app, name="model")
 app.add_typer(release_app, name="release")
@@ -34,8 +35,12 @@ app.add_typer(rollouts.app, name="rollout")
 app.add_typer(tokens.app, name="token")
 app.add_typer(key.app, name="key")
 app.add_typer(site.app, name="site")
+app.add_typer(audit_app, name="audit")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(contexts.app, name="context")
+command(audit_app, "show")(audit.show_)
+command(audit_app, "verify")(audit_check.verify)
+command(audit_app, "export")(audit.export)
 command(model_app, "add")(model.add)
 command(model_app, "list")(releases.models)
 command(release_app, "list")(releases.releases)

@@ -12,7 +12,7 @@ from edgeops.store import audit, outbox
 from edgeops.wire import topics
 from edgeops.wire.errors import Unreachable
 
-from . import reconcile
+from . import checkpoints, reconcile
 from .deliver import Delivery
 from .enrol import revoked, write_crl
 from .hub import Hub
@@ -61,6 +61,7 @@ class Running:
 
     def stop(self) -> None:
         """Stop everything and wait for it; a second call does nothing."""
+        again = self._stopping.is_set()
         self._stopping.set()
         self.hub.store.committed.set()
         self.delivery.stop()
@@ -69,6 +70,8 @@ class Running:
         for thread in self._threads:
             thread.join(10.0)
         self.broker.stop()
+        if not again:
+            _guarded(lambda: checkpoints.make(self.hub))
 
     def cut_off(self) -> None:
         """Make the broker drop devices that were revoked or are shut out for flooding."""
@@ -135,6 +138,7 @@ class Running:
                 renew_at = time.monotonic() + RENEW_S
                 _guarded(lambda: reconcile.renew(self.hub))
                 _guarded(self._renew_crl)
+                _guarded(lambda: checkpoints.make(self.hub))
 
     def _renew_crl(self) -> None:
         """A list that has expired would shut everybody out."""

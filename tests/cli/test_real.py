@@ -72,7 +72,7 @@ def test_a_session(manager, edgeops, digits):
 
     assert edgeops("device", "revoke", "pi-01", "--yes").code == 0
     assert "revoked" in edgeops("device", "list").out
-    actions = [entry["action"] for entry in edgeops("audit", "--json").json["audit"]]
+    actions = [entry["action"] for entry in edgeops("audit", "show", "--json").json["audit"]]
     assert {"device-register", "release-store", "device-revoke"} <= set(actions)
     assert edgeops("doctor", "m").code == 0
 
@@ -129,7 +129,7 @@ def test_a_viewer_looks_and_no_more(manager, edgeops, monkeypatch: pytest.Monkey
     assert edgeops("token", "revoke", "anna", "--context", "berlin").code == 0
     assert "[token-unknown]" in edgeops("status").err
     assert "[last-admin]" in edgeops("token", "revoke", "admin", "--context", "berlin").err
-    actions = [entry["action"] for entry in edgeops("audit", "--json", "--context", "berlin").json["audit"]]
+    actions = [entry["action"] for entry in edgeops("audit", "show", "--json", "--context", "berlin").json["audit"]]
     assert {"token-new", "token-withdraw"} <= set(actions)
 
 

@@ -127,7 +127,7 @@ def test_abort_must_say_what_happens(straw, edgeops, flags, code: int):
     [
         (("device", "list"), "/devices", "devices"), (("release", "list"), "/releases", "releases"),
         (("model", "list"), "/models", "models"), (("rollout", "list"), "/rollouts", "rollouts"), (("drift",), "/drift", "drift"),
-        (("telemetry",), "/telemetry", "telemetry"), (("audit",), "/audit", "audit"), (("status",), "/status", "devices"),
+        (("telemetry",), "/telemetry", "telemetry"), (("audit", "show"), "/audit", "audit"), (("status",), "/status", "devices"),
     ],
 )  # fmt: skip
 def test_every_list_empty_and_full(straw, edgeops, words, path: str, noun: str):

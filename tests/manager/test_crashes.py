@@ -13,6 +13,7 @@ from edgeops.manager import reconcile, rollouts
 from edgeops.manager.hub import Hub, open_hub
 from edgeops.store import Store, audit
 from edgeops.wire import topics
+from edgeops.wire.chain import check_chain
 from edgeops.wire.desired import SlotWish
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.messages import SlotReport
@@ -119,8 +120,8 @@ def test_death_in_any_transaction_neither_loses_nor_repeats(
         assert (shown["status"], shown["counts"]["started"], shown["counts"]["committed"]) == ("finished", 3, 3), left
         assert [wave["committed"] for wave in shown["waves"]] == [1, 2], left
         with fleet.hub.store.read() as tx:
-            assert audit.broken_at(tx) is None
-            said = [entry["action"] for entry in audit.newest(tx, 1000)]
+            assert check_chain(audit.walk(tx), []).finding is None
+            said = [entry["action"] for entry in audit.page(tx, 1000)]
         assert (said.count("rollout-finished"), said.count("wave-passed")) == (1, 2), left
         fleet.hub.close()
 

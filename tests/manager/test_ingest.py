@@ -169,7 +169,7 @@ def test_a_manager_from_a_backup_goes_on_from_the_devices_counter(fleet: Fleet) 
     fleet.up("a", "state", device.state(IDLE, 41))
     assert fleet.deliver()["a"].counter == 42
     with fleet.hub.store.read() as tx:
-        assert any(entry["action"] == "counter-adopted" for entry in audit.newest(tx, 10))
+        assert any(entry["action"] == "counter-adopted" for entry in audit.page(tx, 10))
 
 
 def test_lost_orders_are_sent_again(fleet: Fleet, clock: Clock) -> None:

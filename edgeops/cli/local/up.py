@@ -31,6 +31,8 @@ def up(
 
     place = open_place(find_folder(folder, run.context) or Path.cwd())
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG)
+    # Checkpoints of the audit log are evidence once they are elsewhere, and a journal often is.
+    logging.getLogger("edgeops.audit").setLevel(logging.INFO)
     run.note(f"starting the manager of fleet {place.settings.fleet} in {place.layout.root} …")
     serve(place.layout.root, lambda serving: _ready(run, serving))
     run.note("stopped")
