@@ -8,9 +8,10 @@ from edgeops.wire.errors import Misuse
 from . import contexts
 from .frame import INTERRUPTED, command, fail
 from .local import audit as audit_check
-from .local import doctor, fleet, init, key, model, release, site, up
+from .local import ca, clock, doctor, fleet, floor, init, key, model, release, site, up
+from .local import root as root_document
 from .local.demo.command import demo
-from .remote import audit, devices, observe, releases, rollouts, status, tokens
+from .remote import audit, devices, observe, pending, register, releases, rollouts, status, tokens
 
 app = typer.Typer(
     name="edgeops", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -28,16 +29,29 @@ command(app, "status")(status.status)
 command(app, "health")(status.health)
 command(app, "drift")(observe.drift)
 command(app, "telemetry")(observe.telemetry)
-app.add_typer(devices.app, name="device")
+app.add_typer(register.app, name="device")
 app.add_typer(model_app, name="model")
 app.add_typer(release_app, name="release")
 app.add_typer(rollouts.app, name="rollout")
 app.add_typer(tokens.app, name="token")
 app.add_typer(key.app, name="key")
+app.add_typer(root_document.app, name="root")
+app.add_typer(floor.app, name="floor")
 app.add_typer(site.app, name="site")
+app.add_typer(ca.app, name="ca")
 app.add_typer(audit_app, name="audit")
+app.add_typer(clock.app, name="time")
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(contexts.app, name="context")
+command(register.app, "list")(devices.list_)
+command(register.app, "show")(devices.show_)
+command(register.app, "label")(devices.label_)
+command(register.app, "revoke")(devices.revoke)
+command(register.app, "decommission")(devices.decommission)
+command(register.app, "release-quarantine")(devices.release)
+command(register.app, "pending")(pending.pending)
+command(register.app, "approve")(pending.approve)
+command(register.app, "reject")(pending.reject)
 command(audit_app, "show")(audit.show_)
 command(audit_app, "verify")(audit_check.verify)
 command(audit_app, "export")(audit.export)

@@ -1,5 +1,6 @@
 """The remote half against a real HTTPS server: what is asked, what is shown, what is returned."""
 
+import io
 import json
 from pathlib import Path
 
@@ -21,7 +22,63 @@ def test_register_prints_the_line_to_paste(straw, edgeops):
     ran = edgeops("device", "register", "pi-01", "--label", "site=berlin", "--ttl", "600")
     assert ran.code == 0
     assert ran.out == "edgeops-agent enroll edgeops1.abc && edgeops-agent run\n"
-    assert straw.asked == [("POST", "/devices", {"id": "pi-01", "labels": {"site": "berlin"}, "ttl_s": 600})]
+    wanted = {"id": "pi-01", "labels": {"site": "berlin"}, "ttl_s": 600, "approval": False, "fingerprint": "", "reissue": False}
+    assert straw.asked == [("POST", "/devices", wanted)]
+
+
+def test_register_draws_a_qr_code(straw, edgeops):
+    """`--qr` draws the token on stderr, in rows of one width; stdout stays the line to paste."""
+    straw.answers["POST", "/devices"] = {"device": {"id": "pi-01"}, "token": "edgeops1." + "a" * 400}
+    ran = edgeops("device", "register", "pi-01", "--qr")
+    rows = [row for row in ran.err.splitlines() if row and set(row) <= set(" █▀▄")]
+    assert ran.out.count("\n") == 1 and len(rows) > 30 and len({len(row) for row in rows}) == 1
+
+
+def test_factory_devices_need_approval_or_nothing(straw, edgeops, tmp_path: Path):
+    """The column `fingerprint` is no label; approval and re-use of ids are sent as said; the join line is one for all."""
+    straw.answers["POST", "/devices"] = lambda _, body: {"device": body, "token": "edgeops1.line"}
+    straw.answers["GET", "/join-line"] = {"line": "edgeops1.line"}
+    (tmp_path / "devices.csv").write_text(f"id,fingerprint,site\npi-01,{'ab' * 32},berlin\npi-02,,rome\n")
+    assert edgeops("device", "register", "--from", str(tmp_path / "devices.csv"), "--require-approval", "--reissue").code == 0
+    assert [(body["fingerprint"], body["labels"], body["approval"], body["reissue"]) for _, _, body in straw.asked] == [
+        ("ab" * 32, {"site": "berlin"}, True, True), ("", {"site": "rome"}, True, True),
+    ]  # fmt: skip
+    assert edgeops("device", "join-line").out == "edgeops-agent enroll edgeops1.line && edgeops-agent run\n"
+    assert edgeops("device", "register", "--from", "x.csv", "--fingerprint", "ab").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (("pi-1", "pi-2"), {"ids": ["pi-1", "pi-2"]}), (("--selector", "site=x"), {"selector": "site=x"}),
+        (("--all",), {"selector": "all"}), ((), None), (("pi-1", "--all"), None), (("--all", "--selector", "a=b"), None),
+    ],
+)  # fmt: skip
+def test_approving_and_rejecting(straw, edgeops, words, body):
+    """Who is meant is said in exactly one way."""
+    one = {"id": "pi-1", "kind": "enrol", "fingerprint": "ab" * 32, "since": 5, "labels": {}}
+    straw.answers["POST", "/pending/approve"] = {"approved": [one]}
+    straw.answers["POST", "/pending/reject"] = {"rejected": [one]}
+    straw.answers["GET", "/pending"] = {"pending": [one]}
+    for verb in ("approve", "reject"):
+        ran = edgeops("device", verb, *words)
+        assert (ran.code, [asked[2] for asked in straw.asked]) == ((0, [body]) if body else (2, []))
+        assert ("ab" * 32 in ran.out) == bool(body)
+        straw.asked.clear()
+    assert "enrol" in edgeops("device", "pending").out
+
+
+def test_ends_and_quarantine(straw, edgeops, monkeypatch):
+    """`decommission` asks first and says what the broker showed; `release-quarantine` is one POST."""
+    shown = {"id": "pi-1", "status": "decommissioned"}
+    straw.answers["POST", "/devices/pi-1/decommission"] = shown | {"silenced": True, "silenced_ms": 12, "missing": ""}
+    straw.answers["POST", "/devices/pi-1/revoke"] = shown | {"silenced": False, "silenced_ms": None, "missing": "no broker"}
+    straw.answers["POST", "/devices/pi-1/release"] = shown
+    assert "shown after 12 ms" in edgeops("device", "decommission", "pi-1", "--yes").out
+    assert "no broker" in edgeops("device", "revoke", "pi-1", "--yes").out
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert "[not-confirmed]" in edgeops("device", "decommission", "pi-1").err
+    assert edgeops("device", "release-quarantine", "pi-1").code == 0
 
 
 def test_register_from_csv(straw, edgeops, tmp_path: Path):
@@ -35,7 +92,12 @@ def test_register_from_csv(straw, edgeops, tmp_path: Path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", ["site\nberlin\n", "id\n", "id,a\npi-01,b,c\n", "id\npi-01\npi-01\n", "id,a\n,b\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "site\nberlin\n", "id\n", "id,a\npi-01,b,c\n", "id\npi-01\npi-01\n", "id,a\n,b\n", "id,fingerprint\na,AB\nb,ab\n",
+    ],
+)  # fmt: skip
 def test_bad_csv_registers_nobody(straw, edgeops, tmp_path: Path, text: str):
     """A CSV with any fault is refused before the first device is registered."""
     (tmp_path / "devices.csv").write_text(text)

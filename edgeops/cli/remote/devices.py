@@ -1,7 +1,5 @@
-"""edgeops device …: who is in the fleet and how one gets in."""
+"""edgeops device …: who is in the fleet, and how one leaves it."""
 
-import csv
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,66 +8,14 @@ from edgeops.wire.errors import Misuse
 
 from .. import show
 from ..client import at, items
-from ..frame import Run, command
+from ..frame import Run
+from .register import DeviceId, labels
 
-app = typer.Typer(help="Register devices, look at them, label and revoke them.", no_args_is_help=True)
-TTL_S = 86_400
 TIMES = ("created", "certificate_expires", "last_seen", "token_expires", "reported_at")
-DeviceId = Annotated[str, typer.Argument(metavar="ID", help="The device's id: 1 to 64 of A-Z a-z 0-9 _ -.")]
-Labels = Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label; repeat for more.")]
-
 Selector = Annotated[str | None, typer.Option("--selector", metavar="SELECTOR", help="Only devices it matches, e.g. site=berlin.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-@command(app, "register")
-def register(
-    run: Run,
-    device: Annotated[str | None, typer.Argument(metavar="ID", help="The device's id: 1 to 64 of A-Z a-z 0-9 _ -.")] = None,
-    label: Labels = None,
-    ttl: Annotated[int, typer.Option(min=60, metavar="SECONDS", help="How long the token can be used.")] = TTL_S,
-    source: Annotated[
-        Path | None, typer.Option("--from", metavar="CSV", help="Register every row: a column `id`, every other column is a label.")
-    ] = None,
-) -> None:
-    """Register a device and print the line to paste on it (its one-time token is shown only here).
-
-    Example: edgeops device register pi-01 --label site=berlin --label arch=arm
-    """
-    if (device is None) == (source is None):
-        raise Misuse("device-or-file", "name one device ID, or give --from devices.csv")
-    common = labels(label or [])
-    rows = [(device, common)] if device is not None else [(name, common | own) for name, own in read_csv(source or Path())]
-    # Tokens are shown once: those made before something went wrong must not be lost.
-    done: list[dict[str, Any]] = []
-    run.failure = {"devices": done} if source else {}
-    for number, (name, own) in enumerate(rows, 1):
-        answer = run.client().post("/devices", {"id": name, "labels": own, "ttl_s": ttl})
-        done.append({"id": name, "labels": own, "token": answer["token"], "line": enrol_line(answer["token"])} | _extra(answer))
-        if source and not run.json:
-            print(f"{name}\t{done[-1]['line']}", flush=True)
-            run.note(f"{number}/{len(rows)} registered")
-    if source:
-        run.emit({"devices": done}, lambda: None)
-    else:
-        run.emit(done[0], lambda: _show_token(run, done[0]))
-
-
-@command(app, "token")
-def token(
-    run: Run,
-    device: DeviceId,
-    ttl: Annotated[int, typer.Option(min=60, metavar="SECONDS", help="How long the token can be used.")] = TTL_S,
-) -> None:
-    """Print a new one-time token for a registered device, to enrol it again after it was re-flashed.
-
-    Example: edgeops device token pi-01
-    """
-    answer = run.client().post(at("devices", device, "token"), {"ttl_s": ttl})
-    data = {"id": device, "token": answer["token"], "line": enrol_line(answer["token"])}
-    run.emit(data, lambda: _show_token(run, data))
-
-
-@command(app, "list")
 def list_(
     run: Run,
     selector: Selector = None,
@@ -82,7 +28,6 @@ def list_(
     run.emit({"devices": found}, lambda: print_devices(found, selector))
 
 
-@command(app, "show")
 def show_(run: Run, device: DeviceId) -> None:
     """Show everything known about one device: facts, desired and reported state.
 
@@ -92,7 +37,6 @@ def show_(run: Run, device: DeviceId) -> None:
     run.emit(data, lambda: show.pairs(data, TIMES))
 
 
-@command(app, "label")
 def label_(
     run: Run,
     device: DeviceId,
@@ -106,55 +50,45 @@ def label_(
     run.emit(data, lambda: show.pairs(data))
 
 
-@command(app, "revoke")
-def revoke(
-    run: Run,
-    device: DeviceId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Revoke a device: its certificate and tokens stop working at once.
+def revoke(run: Run, device: DeviceId, yes: Yes = False) -> None:
+    """Revoke a device: its certificate and tokens stop working at once. A new token brings it back.
 
     Example: edgeops device revoke pi-01 --yes
     """
-    if not yes and not run.json and not typer.confirm(f"Revoke {device}? It must be enrolled again to come back.", err=True):
-        raise Misuse("not-confirmed", f"{device} was not revoked; confirm, or pass --yes")
+    confirm(run, device, yes, f"Revoke {device}? It must be enrolled again to come back.")
     data = run.client().post(at("devices", device, "revoke"))
-    run.emit(data, f"revoked {device}")
+    run.emit(data, f"revoked {device}{_shown(data)}")
 
 
-def labels(pairs: list[str]) -> dict[str, str]:
-    """`k=v` strings as a mapping; raises Misuse("label-malformed")."""
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise Misuse("label-malformed", f"label {pair!r} is not K=V, for example site=berlin")
-        found[name] = value
-    return found
+def decommission(run: Run, device: DeviceId, yes: Yes = False) -> None:
+    """End a device for good: its credentials stop working, its id is not given away by accident (`register --reissue` may).
+
+    Example: edgeops device decommission pi-01 --yes
+    """
+    confirm(run, device, yes, f"Decommission {device}? It cannot come back.")
+    data = run.client().post(at("devices", device, "decommission"))
+    run.emit(data, f"decommissioned {device}{_shown(data)}")
 
 
-def enrol_line(text: str) -> str:
-    """What to paste on the device for a token."""
-    return f"edgeops-agent enroll {text} && edgeops-agent run"
+def release(run: Run, device: DeviceId) -> None:
+    """Listen again to a device that spoke as two, once its clone is gone. If you cannot tell them apart, use `device token`.
+
+    Example: edgeops device release-quarantine pi-01
+    """
+    run.emit(run.client().post(at("devices", device, "release")), f"released {device}")
 
 
-def read_csv(path: Path) -> list[tuple[str, dict[str, str]]]:
-    """Ids and labels of a CSV file; empty cells are no label. Raises Misuse("csv-malformed"), before anything is registered."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if "id" not in (rows.fieldnames or []):
-            raise Misuse("csv-malformed", f"{path} has no column `id`; its first line must name the columns, e.g. id,site,arch")
-        found = []
-        for row in rows:
-            name = (row.pop("id") or "").strip()
-            if not name or None in row:
-                raise Misuse("csv-malformed", f"{path}, line {rows.line_num}: an id and as many cells as columns are needed")
-            found.append((name, {key: value.strip() for key, value in row.items() if value and value.strip()}))
-    if not found:
-        raise Misuse("csv-malformed", f"{path} names no device")
-    if len({name for name, _ in found}) != len(found):
-        raise Misuse("csv-malformed", f"{path} names a device twice")
-    return found
+def confirm(run: Run, device: str, yes: bool, question: str) -> None:
+    """Ask, unless told not to; raises Misuse("not-confirmed")."""
+    if not yes and not run.json and not typer.confirm(question, err=True):
+        raise Misuse("not-confirmed", f"nothing was done to {device}; confirm, or pass --yes")
+
+
+def _shown(data: dict[str, Any]) -> str:
+    """What the broker showed, where one was asked."""
+    if data.get("silenced"):
+        return f"; the broker has shut it out, shown after {data['silenced_ms']} ms"
+    return f"; not yet shown to be out: {data['missing']}; the manager goes on trying" if data.get("missing") else ""
 
 
 def nobody(selector: str | None) -> str:
@@ -182,12 +116,3 @@ def runs(device: dict[str, Any]) -> str:
     if isinstance(slots, dict):
         return ", ".join(show.plain(value) for value in slots.values() if value)
     return show.plain(slots)
-
-
-def _extra(answer: dict[str, Any]) -> dict[str, Any]:
-    return {"expires": answer["expires"]} if "expires" in answer else {}
-
-
-def _show_token(run: Run, data: dict[str, Any]) -> None:
-    run.note(f"Paste this on {data['id']} (it works once):\n")
-    print(data["line"])
