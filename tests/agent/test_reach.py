@@ -67,7 +67,7 @@ def device(tmp_path: Path, paper: Paper) -> Device:
 def moved(paper: Paper, version: int = 2) -> bytes:
     """A site elsewhere, with two endpoints."""
     name = "two" if version == 2 else f"site{version}"
-    changes = {"cas": (CA, CA), "mqtt": (f"mqtts://{name}:1", f"mqtts://{name}:2"), "https": (f"https://{name}:1",)}
+    changes = {"cas": (CA, CA), "mqtt": (f"mqtts://{name}:1", "wss://browsers:1", f"mqtts://{name}:2"), "https": (f"https://{name}:1",)}
     return paper.site(version, **changes)
 
 

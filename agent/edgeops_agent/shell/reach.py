@@ -70,8 +70,9 @@ def _parse(data: bytes) -> Site:
 
 
 def mqtt_ways(sites: tuple[Site, ...]) -> tuple[Way, ...]:
-    """Brokers, in the order to be tried."""
-    return tuple(dict.fromkeys(Way(url, "".join(site.cas), site.version) for site in sites for url in site.mqtt))
+    """Brokers, in the order to be tried; those for browsers are not for us."""
+    urls = [(site, url) for site in sites for url in site.mqtt if url.startswith("mqtts://")]
+    return tuple(dict.fromkeys(Way(url, "".join(site.cas), site.version) for site, url in urls))
 
 
 def https_ways(sites: tuple[Site, ...]) -> tuple[Way, ...]:
