@@ -30,6 +30,7 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 
 bench: $(STAMP) ## benchmarks, as ratios
 	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/metadata.py
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
