@@ -1,5 +1,6 @@
 """A renewed certificate is believed only for our name and our new key, from a CA of our site; key and certificate stay together."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from edgeops.manager import pki
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
 from edgeops.wire.keys import Signer
-from edgeops.wire.messages import open_report
+from edgeops.wire.messages import Bundle, open_report
 from edgeops.wire.root import Site
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell import renewal
@@ -109,7 +110,7 @@ class Desk:
     folder: Path
     paper: Paper = field(default_factory=Paper)
     says: Callable[[str], tuple[int, dict[str, object]]] = lambda csr: (201, {"certificate": issue(csr)})
-    has: dict[str, list[str]] = field(default_factory=dict)
+    has: dict[str, bytes] = field(default_factory=dict)
     expired: int = 0
     at: float = 1000.0
     wall: float = float(NOW)
@@ -128,15 +129,17 @@ class Desk:
         """Start the agent's upkeep anew."""
         self.upkeep = Upkeep(self.paths, IDENTITY, self.clock, self.posted.append, self.ask, lambda: self.at)
 
-    def ask(self, way: Way, method: str, path: str, body: bytes | None, least: int | None) -> tuple[int, dict[str, object]]:
+    def ask(self, way: Way, method: str, path: str, body: bytes | None, least: int | None) -> tuple[int, bytes]:
         """The manager's HTTPS side."""
         self.calls.append((method, way.url, least))
         if least is not None and least > NOW + 400 * 86_400:
             raise Unreachable("server-expired", "that long ago")
         if method == "GET":
-            return 200, {"documents": self.has.get(path.split("/")[-1].split("?")[0], [])}
+            kind = path.split("/")[-1].split("?")[0]
+            return 200, Bundle(tuple((kind, data) for data in (self.has.get(kind, b""),) if data)).encode()
         assert body is not None
-        return self.says(open_report(body, "renew", IDENTITY.public).text("csr"))
+        status, answer = self.says(open_report(body, "renew", IDENTITY.public).text("csr"))
+        return status, json.dumps(answer).encode()
 
     def look(self, seconds: float = 0.0) -> list[object]:
         """Let time pass, look, wait for the errand; what it posted."""
@@ -201,7 +204,7 @@ def test_no_is_asked_again_less_and_less_often(desk: Desk) -> None:
 
 def test_only_what_proves_itself_is_fetched_from_a_server_whose_time_is_over(desk: Desk) -> None:
     """A floor in 2038: no certificate is taken from there, but a root that takes it back is; then the renewal goes through."""
-    desk.has["root"] = ["a root"]
+    desk.has["root"] = b"a root"
     desk.clock.forget(2_147_483_000)
     desk.connected, desk.refused = False, 3
     assert desk.look() == [Found((("root", b"a root"),))]
@@ -230,7 +233,7 @@ def test_the_next_manager_is_asked(desk: Desk) -> None:
     """An endpoint that does not answer is passed over."""
     real = desk.ask
 
-    def ask(way: Way, *rest: object) -> tuple[int, dict[str, object]]:
+    def ask(way: Way, *rest: object) -> tuple[int, bytes]:
         if "one" in way.url:
             raise Unreachable("manager-unreachable", "gone")
         return real(way, *rest)  # type: ignore[arg-type]

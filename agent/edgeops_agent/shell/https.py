@@ -1,4 +1,4 @@
-"""Asking the manager over HTTPS: JSON there and back, bounded in bytes and in seconds, whoever answers and however slowly."""
+"""Asking the manager over HTTPS, bounded in bytes and in seconds, whoever answers and however slowly."""
 
 import contextlib
 import json
@@ -19,7 +19,24 @@ MOST_BYTES = 1 << 20
 
 
 def ask(way: Way, method: str, path: str, body: bytes | None, least: int | None) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of one request; raises Unreachable("manager-unreachable" | "server-expired").
+    """Status and JSON object of one request; raises as `fetch` does."""
+    status, data = fetch(way, method, path, body, least)
+    return status, read_object(way, data)
+
+
+def read_object(way: Way, data: bytes) -> dict[str, Any]:
+    """The JSON object that a manager answered; raises Unreachable("manager-unreachable") when it is none."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unreachable("manager-unreachable", f"{way.url} did not answer as a manager does: no JSON object")
+    return answer
+
+
+def fetch(way: Way, method: str, path: str, body: bytes | None, least: int | None) -> tuple[int, bytes]:
+    """Status and body of one request; raises Unreachable("manager-unreachable" | "server-expired").
 
     `least` is the Unix time that has passed for sure. With None the server's dates are not looked at: then nothing may be believed
     but what proves itself.
@@ -37,14 +54,13 @@ def ask(way: Way, method: str, path: str, body: bytes | None, least: int | None)
             connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
             reply = connection.getresponse()
             data = reply.read(MOST_BYTES + 1)
-            answer = json.loads(data)
-            if not isinstance(answer, dict) or len(data) > MOST_BYTES:
-                raise ValueError(f"not a JSON object of at most {MOST_BYTES} bytes")
+            if len(data) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES} bytes")
     except (OSError, HTTPException, ValueError) as error:
         raise Unreachable("manager-unreachable", f"{way.url} did not answer as a manager does: {error}") from None
     finally:
         connection.close()
-    return reply.status, answer
+    return reply.status, data
 
 
 @contextlib.contextmanager

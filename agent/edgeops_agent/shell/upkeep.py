@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgeops.wire.errors import EdgeopsError, Unreachable
+from edgeops.wire.errors import EdgeopsError, Rejected, Unreachable
 from edgeops.wire.keys import Signer
+from edgeops.wire.messages import Bundle
 from edgeops.wire.root import Site
 from edgeops.wire.trust import current_root
 
@@ -29,8 +30,7 @@ from .reach import Way, https_ways
 
 FIRST_S, MOST_S, APART_S = 5.0, 3600.0, 600.0
 REFUSALS = 3
-MOST_DOCUMENTS = 64
-Ask = Callable[[Way, str, str, bytes | None, int | None], tuple[int, dict[str, Any]]]
+Fetch = Callable[[Way, str, str, bytes | None, int | None], tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ class Upkeep:
 
     def __init__(
         self, paths: Paths, signer: Signer, clock: Clock, post: Callable[[object], None],
-        ask: Ask = https.ask, now: Callable[[], float] = time.monotonic,
+        fetch: Fetch = https.fetch, now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._paths, self._signer, self._clock, self._post, self._ask, self._now = paths, signer, clock, post, ask, now
+        self._paths, self._signer, self._clock, self._post, self._fetch, self._now = paths, signer, clock, post, fetch, now
         self._log = Sparing()
         self._thread: threading.Thread | None = None
         self._wait, self._again = FIRST_S, 0.0
@@ -129,16 +129,14 @@ class Upkeep:
         for way in https_ways(bearings.sites):
             try:
                 return tuple((kind, data) for kind, number in after.items() for data in self._newer(way, kind, number))
-            except Unreachable as error:
+            except (Unreachable, Rejected) as error:
                 self._log.say(error.reason, f"upkeep: {error}")
         return ()
 
     def _newer(self, way: Way, kind: str, after: int) -> list[bytes]:
-        """Documents of a kind newer than `after`; the dates of whoever gives them do not matter."""
-        status, answer = self._ask(way, "GET", f"/api/v1/documents/{kind}?after={after}", None, None)
-        given = answer.get("documents") if status == 200 else None
-        texts = given[:MOST_DOCUMENTS] if isinstance(given, list) else []
-        return [text.encode() for text in texts if isinstance(text, str)]
+        """Documents of a kind newer than `after`; the dates of whoever gives them do not matter. Nothing else is taken."""
+        status, data = self._fetch(way, "GET", f"/api/v1/documents/{kind}?after={after}", None, None)
+        return [one for name, one in Bundle.decode(data).documents if name == kind] if status == 200 else []
 
     def _renew(self, bearings: Bearings) -> None:
         trust, key = bearings.record.trust, ec.generate_private_key(ec.SECP256R1())
@@ -155,7 +153,8 @@ class Upkeep:
         last = Unreachable("no-endpoint", "no site document is left that says where the manager is; put one at site.json")
         for way in https_ways(sites):
             try:
-                return self._ask(way, "POST", renewal.PATH, body, self._clock.least())
+                status, data = self._fetch(way, "POST", renewal.PATH, body, self._clock.least())
+                return status, https.read_object(way, data)
             except Unreachable as error:
                 last = error
         raise last
