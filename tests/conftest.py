@@ -4,6 +4,7 @@ to test on, and figures worth telling."""
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
@@ -23,6 +24,31 @@ def need(kind: str) -> str:
         reason = "mosquitto is not installed: apt install mosquitto / brew install mosquitto"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return kind
+
+
+@dataclass(frozen=True)
+class Score:
+    """What `make attacks` counts: attacks refused, honest flows accepted, changed documents refused. Call it once that was seen."""
+
+    note: Callable[[str, object], None]
+
+    def refused(self, attack: str, reason: str) -> None:
+        """The attack with this id met this reason."""
+        self.note("attack", (attack, reason))
+
+    def accepted(self, flow: str) -> None:
+        """The honest flow with this id went through."""
+        self.note("honest", flow)
+
+    def mutants(self, refused: int, tried: int) -> None:
+        """So many changed documents were refused of those tried."""
+        self.note("mutants", (refused, tried))
+
+
+@pytest.fixture
+def score(record_property: Callable[[str, object], None]) -> Score:
+    """Counts for `make attacks`."""
+    return Score(record_property)
 
 
 @pytest.fixture

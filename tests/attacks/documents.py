@@ -32,6 +32,7 @@ class Offer:
     kept: Mapping[str, bytes] = field(default_factory=dict)
     pin: str = ""
     fleet: str = w.FLEET
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,13 @@ ROWS = [
         desired(w.sealed("desired", w.DESIRED, w.RELEASES[0]))),
     Row("desired-twice", "the online key signs twice", "malformed", desired(w.tweak(HONEST, signatures=twice))),
     Row("desired-bare", "no signature at all", "threshold", desired(w.tweak(HONEST, signatures=[]))),
+    # a record that was damaged: nobody knows what it had seen
+    Row("unsure-order", "an old order to a device that lost its newest record", "resync", replace(desired(), unsure=True)),
+    Row("unsure-command", "an old command to it", "resync", replace(command(w.sealed("command", w.COMMAND)), unsure=True)),
+    Row("unsure-time", "it is brought back with a recorded answer", "nonce",
+        replace(time(w.sealed("time", w.TIME), "cd" * 32), unsure=True)),
+    Row("unsure-behind", "it is brought back, then offered what the answer says is old", "replay",
+        Offer((("time", w.sealed("time", replace(w.TIME, counter=9))), ("desired", HONEST)), unsure=True)),
     # admission
     Row("wrong-release", "another release than desired names", "wrong-release", admit(wanted="e" * 64)),
     Row("below-floor", "a released version below the floor", "below-floor", admit(version=3)),

@@ -42,13 +42,13 @@ def judge(code: Code, case: Mapping[str, Any]) -> Verdict:
     if case["kind"] == "pin":
         return _pin(code, state, documents[0][1])
     trust = code["trust"].Trust.parse(code["fields"].Fields.of(state["trust"], "state"))
-    before = code["record"].Record(trust)
+    before = code["record"].Record(trust, unsure=state["unsure"])
     if case["kind"] == "command":
         return _command(code, before, documents[0][1])
     can = state["capabilities"]
     device = code["trust"].Capabilities(can["device_class"], tuple(can["runtime"]), can["max_ir"], can["max_opset"])
     kept = {name: text.encode() for name, text in state["documents"].items()}
-    situation = code["receive"].Situation(state["now"], 0, state["nonce"], device, kept)
+    situation = code["receive"].Situation(state["now"], 0, state["nonce"], device, kept, wall=state["now"])
     try:
         received = code["receive"].receive(before, code["messages"].Bundle(documents), situation)
     except code["errors"].EdgeopsError as error:

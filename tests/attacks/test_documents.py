@@ -1,14 +1,12 @@
-"""Documents: every attack is refused with its reason, honest ones pass, every check carries weight, no changed document gets in."""
+"""Documents: every attack is refused with its reason, honest ones pass, and every check carries weight."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from . import vectors
-from .judge import REAL, judge, without
+from .judge import REAL, Code, judge, without
 from .mutants import MUTANTS
 from .mutations import case_of, mutants
 
@@ -44,23 +42,9 @@ def test_every_check_carries_weight(number: int, tmp_path: Path) -> None:
         assert not verdict.refused and verdict.slots.get("main", ("",))[0] != "unfit"
 
 
-def believed(most: int, code: Any = REAL) -> tuple[int, list[str]]:
-    """(how many changed documents were tried, what was done to those that were believed)."""
-    tried, found = 0, []
-    for said, offer in mutants():
-        tried += 1
-        if not judge(code, case_of(offer)).refused:
-            found.append(said)
-        if len(found) > most:
-            break
-    return tried, found
-
-
-def test_no_changed_document_is_believed(tell: Callable[[str], None]) -> None:
-    """Flips, swaps, respellings, type confusions and wrong signatures are all refused, and none of them is a crash."""
-    tried, found = believed(20)
-    assert found == [] and tried >= 10_000
-    tell(f"changed documents: {tried} refused of {tried}")
+def one_believed(code: Code) -> bool:
+    """Whether any changed document is believed."""
+    return any(not judge(code, case_of(offer)).refused for _, offer in mutants())
 
 
 @pytest.mark.parametrize(
@@ -72,9 +56,9 @@ def test_no_changed_document_is_believed(tell: Callable[[str], None]) -> None:
     ],
 )
 def test_changed_documents_find_a_lax_reader(file: str, old: str, new: str, tmp_path: Path) -> None:
-    """With a check taken out of a copy some changed documents are believed, or crash it: the test above can fail."""
+    """With a check taken out of a copy some changed documents are believed, or crash it: test_device.py can fail."""
     with without(file, old, new, tmp_path, f"lax_{Path(file).name}") as code:
         try:
-            assert believed(0, code)[1]
+            assert one_believed(code)
         except (TypeError, AttributeError, OverflowError):
             return

@@ -25,7 +25,7 @@ def state(offer: Offer) -> dict[str, Any]:
     return {
         "trust": offer.trust.payload(), "now": offer.now, "nonce": offer.nonce,
         "capabilities": asdict(offer.device) | {"runtime": list(offer.device.runtime)},
-        "documents": {name: data.decode() for name, data in offer.kept.items()},
+        "documents": {name: data.decode() for name, data in offer.kept.items()}, "unsure": offer.unsure,
     }  # fmt: skip
 
 
