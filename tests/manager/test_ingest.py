@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from manager_house import FLEET, NOW, Clock, FakeDevice, Fleet
 
-from edgeops.manager import devices, enrol, telemetry
+from edgeops.manager import devices, enrol, register, telemetry
 from edgeops.manager.hub import Hub
 from edgeops.sketch.build import build_reference
 from edgeops.sketch.latency import LatencyHistogram
@@ -15,7 +15,9 @@ from edgeops.sketch.window import SketchWindow, Tally
 from edgeops.store import audit
 from edgeops.wire import topics
 from edgeops.wire.envelope import seal
+from edgeops.wire.errors import Misuse
 from edgeops.wire.messages import Bundle, Presence, SlotReport, seal_tele
+from edgeops.wire.token import Token
 
 IDLE = {"main": SlotReport("idle")}
 
@@ -129,6 +131,104 @@ def test_strangers_and_revoked_devices_are_not_heard(fleet: Fleet) -> None:
     enrol.revoke(fleet.hub, "me", "a")
     fleet.up("a", "state", fleet.devices["a"].state(IDLE))
     assert refused(fleet) == {"unknown-device": 2}
+
+
+def twin(device: FakeDevice) -> FakeDevice:
+    """A copy of a device's folder in another machine: same keys, same numbers, a boot of its own."""
+    return replace(device, boot="c" * 32)
+
+
+def standing(fleet: Fleet) -> str:
+    """How the manager sees device `a`."""
+    return str(devices.show(fleet.hub, "a")["status"])
+
+
+def test_a_clone_is_put_in_quarantine_until_somebody_looks(fleet: Fleet) -> None:
+    """Two boots take turns: they are not believed, nothing is offered, the log says it once; released, the device is heard again."""
+    fleet.births()
+    device = fleet.devices["a"]
+    other = twin(device)
+    fleet.up("a", "state", device.state(IDLE))
+    fleet.up("a", "state", other.state(IDLE))
+    assert standing(fleet) == "enrolled"
+    fleet.up("a", "state", device.state({"main": SlotReport("idle", "digits", 2, "f" * 64)}))
+    assert standing(fleet) == "clone" and refused(fleet) == {"stale-report": 1, "clone": 1}
+    assert devices.show(fleet.hub, "a")["slots"] == {"main": ""}
+    fleet.publish(1)
+    with pytest.raises(Misuse, match="selector-empty"):
+        fleet.start()
+    for one in (device, other):
+        fleet.up("a", "state", one.state(IDLE))
+        fleet.up("a", "presence", one.presence())
+        fleet.up("a", "tele", seal_tele(window(0).to_bytes(), one.identity))
+    assert refused(fleet)["quarantine"] == 6
+    with fleet.hub.store.read() as tx:
+        assert [entry["action"] for entry in audit.page(tx, 100)].count("device-clone") == 1
+    enrol.release(fleet.hub, "me", "a")
+    fleet.up("a", "state", device.state({"main": SlotReport("idle", "digits", 3, "f" * 64)}))
+    assert standing(fleet) == "enrolled" and devices.show(fleet.hub, "a")["slots"] == {"main": "digits:3"}
+
+
+def test_a_clone_is_told_apart_by_enrolling_one_of_them_anew(fleet: Fleet) -> None:
+    """With a new token one of the two becomes the next incarnation; the other's reports and renewals are worthless."""
+    device = fleet.devices["a"]
+    other = twin(device)
+    for one in (device, other, device):
+        fleet.up("a", "state", one.state(IDLE))
+    assert standing(fleet) == "clone"
+    token = Token.decode(register.reissue(fleet.hub, "me", "a")["token"])
+    enrol.redeem(fleet.hub, replace(device, identity=FakeDevice("a").identity).enrolment(token.secret))
+    assert standing(fleet) == "enrolled"
+    fleet.up("a", "state", other.state(IDLE))
+    assert refused(fleet)["unknown-key"] == 1
+    with pytest.raises(Misuse, match="renew-refused"):
+        enrol.renew(fleet.hub, other.renewal())
+
+
+def test_late_and_doubled_messages_of_the_boot_before_are_no_clone(fleet: Fleet) -> None:
+    """A restart whose old messages come after the new ones, twice: stale, and nothing else."""
+    device = fleet.devices["a"]
+    late = [device.state(IDLE) for _ in range(5)]
+    device.boot = "d" * 32
+    fresh = [device.state(IDLE) for _ in range(5)]
+    for old, new in zip(late, fresh, strict=True):
+        for message in (new, old, old, new):
+            fleet.up("a", "state", message)
+    assert standing(fleet) == "enrolled" and set(refused(fleet)) == {"stale-report"}
+
+
+def test_quarantine_outlives_a_restart(fleet: Fleet) -> None:
+    """What was heard before a restart counts: the second turn may come after it."""
+    device = fleet.devices["a"]
+    fleet.up("a", "state", device.state(IDLE))
+    other = replace(twin(device), seq=0)
+    fleet.up("a", "state", other.state(IDLE))
+    fleet.reopen()
+    fleet.up("a", "state", device.state(IDLE))
+    assert standing(fleet) == "clone"
+
+
+def test_the_dead_are_mentioned_once(fleet: Fleet, clock: Clock) -> None:
+    """Messages in the name of a decommissioned device are dropped; one line in the log, over restarts too."""
+    fleet.births()
+    enrol.decommission(fleet.hub, "me", "a")
+    for _ in range(3):
+        clock.now += 5
+        fleet.up("a", "state", fleet.devices["a"].state(IDLE))
+        fleet.up("a", "presence", b"whatever")
+    assert refused(fleet) == {"decommissioned": 6}
+    fleet.reopen()
+    fleet.up("a", "state", fleet.devices["a"].state(IDLE))
+    with fleet.hub.store.read() as tx:
+        assert [entry["action"] for entry in audit.page(tx, 100)].count("device-after-end") == 1
+
+
+@pytest.mark.parametrize("counter", [2**52, 2**53 - 1])
+def test_an_absurd_counter_is_not_adopted(fleet: Fleet, counter: int) -> None:
+    """A device cannot count its own manager out of numbers."""
+    fleet.up("a", "state", fleet.devices["a"].state(IDLE, counter))
+    fleet.up("a", "state", fleet.devices["a"].state(IDLE, command=counter))
+    assert refused(fleet) == {"absurd-counter": 2} and devices.show(fleet.hub, "a")["counter"] == 0
 
 
 def test_presence_follows_birth_goodbye_and_will(fleet: Fleet, clock: Clock) -> None:
