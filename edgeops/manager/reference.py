@@ -27,9 +27,10 @@ def document() -> str:
 
 
 def _row(item: "Field[Any]") -> str:
-    value = list(item.default) if isinstance(item.default, tuple) else item.default
+    value = item.default
+    shown = json.dumps(value) if isinstance(value, str | int | tuple) else str(value)
     bounds = f"{item.metadata['low']} to {item.metadata['high']}" if isinstance(value, int) else "–"
-    return f"| `{item.name}` | `{json.dumps(value)}` | {bounds} | {item.metadata['help']} |\n"
+    return f"| `{item.name}` | `{shown}` | {bounds} | {item.metadata['help']} |\n"
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_last_use_and_expiry_are_told(client: TestClient, clock: Clock) -> None:
 def test_who_guesses_is_asked_to_wait_and_keeps_nobody_out(hub: Hub, admin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The 101st wrong token of a minute is a 429 that says when to come back; good tokens and other addresses never notice."""
     now = [0.0]
-    monkeypatch.setattr(door.Door.__init__, "__defaults__", (lambda: now[0],))
+    monkeypatch.setattr(door.Door.__init__, "__defaults__", ((), lambda: now[0]))
     app = make_app(hub)
     here, there = (TestClient(app, "https://test", client=(address, 5)) for address in ("192.0.2.1", "192.0.2.2"))
     answers = [here.get(f"{API}/devices", headers=bearer(WRONG)).status_code for _ in range(door.WRONG)]
