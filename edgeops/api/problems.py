@@ -26,6 +26,8 @@ STATUS: dict[str, int] = {
     "oidc-malformed": 401, "oidc-header": 401, "oidc-algorithm": 401, "oidc-key": 401, "oidc-signature": 401, "oidc-issuer": 401,
     "oidc-audience": 401, "oidc-client": 401, "oidc-kind": 401, "oidc-claims": 401, "oidc-expired": 401, "oidc-early": 401,
     "oidc-role": 403, "no-login": 404,
+    "not-proposed": 409, "proposal-expired": 409, "plan-mismatch": 409, "plan-changed": 409, "approved-already": 409,
+    "beyond-the-plan": 409,
     "disk-full": 507, "too-many": 429, "token-raced": 409, "enrolment-rejected": 403, "renewal-rejected": 403, "renew-refused": 403,
     "wrong-name": 403, "device-quarantined": 403, "renewed-lately": 429, "not-json": 415, "no-websocket": 404,
     "credential-refused": 403, "device-decommissioned": 409, "fingerprint-taken": 409, "nothing-pending": 409,

@@ -1,4 +1,4 @@
-"""/rollouts: start, look, pause, resume, advance, abort."""
+"""/rollouts: start or propose, approve, reject, look, pause, resume, advance, abort."""
 
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,19 @@ class NewRollout(BaseModel):
     trial: dict[str, Annotated[int, Field(ge=0, le=LIMIT)]] = {}
     variant: str | None = None
     budget_bytes: Annotated[int, Field(ge=0, le=LIMIT)] = 0
+    approvals: Annotated[int | None, Field(ge=1, le=16)] = None
+
+
+class Approval(BaseModel):
+    """The digest of the plan one agrees to, as `GET /rollouts/{rollout}` shows it."""
+
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Refusal(BaseModel):
+    """Why not, for the audit log."""
+
+    why: Annotated[str, Field(max_length=500)] = ""
 
 
 class Abort(BaseModel):
@@ -35,7 +48,7 @@ class Abort(BaseModel):
 
 @router.post("", status_code=201)
 def create(hub: TheHub, caller: Operator, body: NewRollout) -> dict[str, Any]:
-    """Start a rollout."""
+    """Start a rollout; where more operators than one must agree (`approvals`, or the setting), propose it: nothing starts yet."""
     return rollouts.create(hub, caller.name, body.model_dump())
 
 
@@ -49,6 +62,18 @@ def listed(hub: TheHub, _caller: Viewer) -> dict[str, Any]:
 def show(hub: TheHub, _caller: Viewer, rollout: str) -> dict[str, Any]:
     """One rollout: waves, counters, reasons, a row for each device, what was sent."""
     return rollouts.show(hub, rollout)
+
+
+@router.post("/{rollout}/approve")
+def approve(hub: TheHub, caller: Operator, rollout: str, body: Approval) -> dict[str, Any]:
+    """Agree to a proposed rollout as another operator than its proposer; the last approval it needs starts it."""
+    return rollouts.approve(hub, caller.name, rollout, body.digest)
+
+
+@router.post("/{rollout}/reject")
+def reject(hub: TheHub, caller: Operator, rollout: str, body: Annotated[Refusal, Body()] = Refusal()) -> dict[str, Any]:
+    """Refuse a proposed rollout for good."""
+    return rollouts.reject(hub, caller.name, rollout, body.why)
 
 
 @router.post("/{rollout}/pause")

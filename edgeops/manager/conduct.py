@@ -170,6 +170,18 @@ def _wish_back(hub: Hub, tx: Connection, job: Job, row: Row, before: dict[str, A
         push(hub, tx, row["device"])
 
 
+def check_conflict(tx: Connection, names: list[str], slot: str, but: str = "") -> None:
+    """Raise Misuse("rollout-conflict") where another rollout is at work on this slot of one of these devices."""
+    mine = set(names)
+    for status in ACTIVE:
+        for other in rows.find(tx, rollouts, status=status):
+            taken = rows.find(tx, assignments, rollout=other["id"], slot=slot) if other["id"] != but else []
+            shared = sorted(mine & {row["device"] for row in taken})
+            if shared:
+                text = f"rollout {other['id']} is {status} on slot {slot} of {len(shared)} of these devices, such as {shared[0]}"
+                raise Misuse("rollout-conflict", f"{text}; wait for it or abort it first")
+
+
 def release_row(tx: Connection, digest: str) -> Release:
     """A stored release by digest; raises Misuse("unknown-release")."""
     row = rows.get(tx, releases, digest=digest)

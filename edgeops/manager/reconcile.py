@@ -12,6 +12,7 @@ from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices, rollouts
 from edgeops.wire.desired import SlotWish
 
+from . import approvals
 from .conduct import apply, load
 from .desire import DAY_S, push, wish_of
 from .devices import presence
@@ -24,6 +25,7 @@ TICKING = ("running", "paused", "halted", "reverting")
 
 def tick(hub: Hub) -> None:
     """One look at every rollout that time can still change."""
+    approvals.expire(hub)
     with hub.store.read() as tx:
         names = [row["id"] for status in TICKING for row in rows.find(tx, rollouts, status=status)]
     for name in names:

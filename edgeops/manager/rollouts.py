@@ -22,9 +22,9 @@ from edgeops.wire.desired import Trial
 from edgeops.wire.errors import Misuse
 from edgeops.wire.fields import ID, Fields
 
+from . import approvals, streams
 from . import releases as release_noun
-from . import streams
-from .conduct import ACTIVE, apply, load
+from .conduct import apply, check_conflict, load
 from .devices import presence
 from .hub import Hub
 
@@ -32,7 +32,10 @@ VERBS = ("pause", "resume", "advance", "abort")
 
 
 def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Start a rollout; raises Misuse (unknown-release, selector-*, waves-invalid, policy-*, trial-unknown, rollout-conflict)."""
+    """Start a rollout, or propose it where others must agree.
+
+    Raises Misuse: unknown-release, selector-*, waves-invalid, policy-*, trial-unknown, rollout-conflict.
+    """
     now, slot = hub.now(), str(body.get("slot") or "main")
     if not ID.fullmatch(slot):
         raise Misuse("bad-slot", f"slot {slot!r} must match {ID.pattern}")
@@ -45,19 +48,22 @@ def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         targets = _targets(hub, tx, str(body["to"]))
         rollout_id = _new_id(tx, now)
         targets.sort(key=lambda row: (presence(row, now) != "online", _shuffle(rollout_id, row["id"])))
-        _check_conflict(tx, [row["id"] for row in targets], slot)
+        check_conflict(tx, [row["id"] for row in targets], slot)
         plan = Plan(
             rollout_id, release["digest"], release["model"], release["version"], slot, _previous(tx, targets, slot), waves, policy
         )
         extra = {
             "to": body["to"], "waves": ",".join(map(str, waves)), "variant": body.get("variant"), "trial": trial, "who": who,
-            "budget_bytes": int(body.get("budget_bytes") or 0),
+            "budget_bytes": int(body.get("budget_bytes") or 0), "approvals": approvals.terms(hub, body.get("approvals"), now),
         }  # fmt: skip
         state = Rollout(plan)
         rows.put(tx, rollouts, id=rollout_id, created=now, status=state.status, plan=extra, state=codec.encode(state))
         _assign(tx, plan, [row["id"] for row in targets])
-        audit.write(tx, now, who, "rollout-start", rollout_id, f"{plan.model}:{plan.version} to {body['to']}")
-        apply(hub, tx, rollout_id, Started(now, len(targets), who))
+        if extra["approvals"]["needed"] > 1:
+            approvals.propose(hub, tx, rollout_id)
+        else:
+            audit.write(tx, now, who, "rollout-start", rollout_id, f"{plan.model}:{plan.version} to {body['to']}")
+            apply(hub, tx, rollout_id, Started(now, len(targets), who))
         return view(tx, rows.get(tx, rollouts, id=rollout_id) or {}, detail=True)
 
 
@@ -72,12 +78,27 @@ def operate(hub: Hub, who: str, rollout: str, verb: str, mode: str = "keep") -> 
     }  # fmt: skip
     with hub.store.write() as tx:
         job = load(tx, rollout)
+        approvals.check_verb(tx, rollout, verb)
         if verb == "resume":
             names = [row["device"] for row in rows.find(tx, assignments, rollout=rollout)]
-            _check_conflict(tx, names, job.rollout.plan.slot, but=rollout)
+            check_conflict(tx, names, job.rollout.plan.slot, but=rollout)
         if verb in ("resume", "advance"):
             release_noun.must_be_believed(hub, release_noun.must_find(tx, job.rollout.plan.model, job.rollout.plan.version))
         apply(hub, tx, rollout, events[verb])
+        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+
+
+def approve(hub: Hub, who: str, rollout: str, digest: str) -> dict[str, Any]:
+    """Agree to a proposed rollout; see `approvals.approve`."""
+    with hub.store.write() as tx:
+        approvals.approve(hub, tx, who, rollout, digest)
+        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+
+
+def reject(hub: Hub, who: str, rollout: str, why: str = "") -> dict[str, Any]:
+    """Refuse a proposed rollout; see `approvals.reject`."""
+    with hub.store.write() as tx:
+        approvals.reject(hub, tx, who, rollout, why)
         return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 
 
@@ -103,13 +124,14 @@ def view(tx: Connection, row: Row, detail: bool = False) -> dict[str, Any]:
         for label, wave in zip(steps, r.waves, strict=False)
     ]
     shown = {
-        "id": row["id"], "created": row["created"], "status": r.status, "model": r.plan.model, "version": r.plan.version,
+        "id": row["id"], "created": row["created"], "status": row["status"], "model": r.plan.model, "version": r.plan.version,
         "release": r.plan.release, "slot": r.plan.slot, "to": row["plan"]["to"], "variant": row["plan"]["variant"],
-        "previous": r.plan.previous, "targets": r.targets, "wave": r.current + 1, "waves": waves, "why": r.why,
+        "previous": r.plan.previous, "targets": r.targets, "wave": r.current + 1, "waves": waves,
+        "why": row["plan"].get("ended") or r.why,
         "reasons": [asdict(reason) for reason in r.reasons], "waiting": r.waiting, "reverted": r.reverted,
         "counts": _counts(r), "policy": asdict(r.plan.policy), "trial": row["plan"]["trial"], "who": row["plan"]["who"],
     }  # fmt: skip
-    return shown | (_detail(tx, row["id"], r) if detail else {})
+    return shown | (_detail(tx, row["id"], r) | {"approval": approvals.view(tx, row)} if detail else {})
 
 
 def _counts(r: Rollout) -> dict[str, int]:
@@ -153,17 +175,6 @@ def _previous(tx: Connection, targets: list[Row], slot: str) -> str | None:
     wished = [row["wish"] for row in rows.find(tx, wishes, slot=slot) if row["device"] in names]
     running = Counter(wish["release"] for wish in wished if wish["action"] == "run")
     return running.most_common(1)[0][0] if running else None
-
-
-def _check_conflict(tx: Connection, names: list[str], slot: str, but: str = "") -> None:
-    mine = set(names)
-    for status in ACTIVE:
-        for other in rows.find(tx, rollouts, status=status):
-            taken = rows.find(tx, assignments, rollout=other["id"], slot=slot) if other["id"] != but else []
-            shared = sorted(mine & {row["device"] for row in taken})
-            if shared:
-                text = f"rollout {other['id']} is {status} on slot {slot} of {len(shared)} of these devices, such as {shared[0]}"
-                raise Misuse("rollout-conflict", f"{text}; wait for it or abort it first")
 
 
 def _check_variant(release: Row, variant: object) -> None:

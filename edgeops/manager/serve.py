@@ -12,7 +12,7 @@ from edgeops.store import audit, outbox
 from edgeops.wire import topics
 from edgeops.wire.errors import Unreachable
 
-from . import checkpoints, reconcile
+from . import approvals, checkpoints, reconcile
 from .deliver import Delivery
 from .enrol import revoked, write_crl
 from .hub import Hub
@@ -46,6 +46,7 @@ class Running:
     def start(self, patience_s: float = 15.0) -> None:
         """Begin to work; raises Unreachable("broker-link") when our own link does not come up."""
         reconcile.forget_presence(self.hub)
+        approvals.tell_setting(self.hub)
         self.link.on_message = self._received
         self.link.subscribe([(topics.ALL_UPS, 1)])
         self.link.start()

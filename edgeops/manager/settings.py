@@ -33,6 +33,7 @@ class Settings:
     token_ttl_s: int = _setting(86_400, "How long an enrolment token may be redeemed.", 60, 90 * 86_400)
     certificate_days: int = _setting(30, "Life of a device's certificate.", 1, 3650)
     renew_late_days: int = _setting(90, "How long after its end a certificate is renewed without an operator's approval.", 0, 3650)
+    rollout_approvals: int = _setting(1, "How many operators must agree to a rollout, its starter included.", 1, 16)
     desired_days: int = _setting(30, "Life of a desired document; it is renewed long before.", 1, 3650)
     max_object_bytes: int = _setting(512 << 20, "Largest object that may be uploaded.", 1 << 10, 1 << 40)
     tick_ms: int = _setting(1_000, "How often deadlines and gates are looked at.", 10, 3_600_000)

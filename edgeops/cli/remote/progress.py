@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .. import show
+from .plan import draw_plan
 
 TERMINAL = ("finished", "halted", "aborted")
 COUNTS = ("started", "committed", "unproven", "rolled_back", "failed", "unfit", "silent", "unknown")
@@ -95,6 +96,8 @@ def picture() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 def _details(rollout: dict[str, Any]) -> list[RenderableType]:
     parts: list[RenderableType] = []
+    if rollout.get("approval"):
+        parts.append(draw_plan(rollout["approval"]))
     if devices := rollout.get("devices"):
         names = ("device", "wave", "status", "verdict", "reason", "detail")
         parts.append(show.table(names, ([device.get(name) for name in names] for device in devices)))

@@ -11,6 +11,7 @@ from .. import show
 from ..client import Client, at, items
 from ..frame import Run, command
 from .options import chosen, start_options
+from .plan import checked_plan, draw_plan, told
 from .progress import draw, line, picture, reasons, terminal
 from .releases import split_name
 
@@ -30,6 +31,7 @@ def start(
     slot: Annotated[str, typer.Option(help="The slot of the devices to fill.")] = "main",
     variant: Annotated[str | None, typer.Option(help="Only this variant (default: the best each device can run).")] = None,
     budget_bytes: Annotated[int, typer.Option(min=0, help="Bytes a device may fetch for it; 0 is no limit.")] = 0,
+    approvals: Annotated[int | None, typer.Option(min=1, max=16, help="How many operators must agree, you included.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay and watch until it ends.")] = False,
     **more: Any,
 ) -> int:
@@ -40,11 +42,12 @@ def start(
     model, version = split_name(name)
     body: dict[str, Any] = {"model": model, "version": version, "to": to, "waves": waves, "slot": slot, **chosen(more)}
     body |= ({"variant": variant} if variant else {}) | ({"budget_bytes": budget_bytes} if budget_bytes else {})
+    body |= {"approvals": approvals} if approvals else {}
     data = run.client().post("/rollouts", body)
     if not watch:
-        run.emit(data, f"started rollout {data['id']}; watch it with `edgeops rollout watch {data['id']}`")
+        run.emit(data, f"{told(data)}; watch it with `edgeops rollout watch {data['id']}`")
         return 0
-    run.note(f"started rollout {data['id']}")
+    run.note(told(data))
     return _watch(run, str(data["id"]), 1.0, 0)
 
 
@@ -81,6 +84,42 @@ def watch_(
     Example: edgeops rollout watch r-20260101-1
     """
     return _watch(run, rollout, interval, timeout)
+
+
+@command(app, "approve")
+def approve(
+    run: Run,
+    rollout: RolloutId,
+    digest: Annotated[str | None, typer.Option(metavar="HEX", help="The plan you agree to; another one is refused.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needs --digest.")] = False,
+) -> None:
+    """Agree to a rollout another operator proposed: shows its plan, asks, and starts it when enough have agreed.
+
+    Example: edgeops rollout approve r-20260101-1
+    """
+    if (yes or run.json) and not digest:
+        raise Misuse("digest-missing", "without being asked you must say which plan you agree to: --digest HEX")
+    found = checked_plan(run.client().get(at("rollouts", rollout)))
+    if digest not in (None, found["digest"]):
+        raise Misuse("plan-mismatch", f"rollout {rollout} has plan {found['digest']}, not {digest}; look at it again")
+    if not yes and not run.json:
+        show.render(draw_plan(found))
+        if not typer.confirm(f"Do you agree to rollout {rollout}?", err=True):
+            raise Misuse("not-confirmed", f"rollout {rollout} was not approved; confirm, or pass --yes --digest {found['digest']}")
+    data = run.client().post(at("rollouts", rollout, "approve"), {"digest": found["digest"]})
+    run.emit(data, f"approved; {told(data)}")
+
+
+@command(app, "reject")
+def reject(
+    run: Run, rollout: RolloutId, why: Annotated[str, typer.Option(metavar="TEXT", help="Why not, for the audit log.")] = ""
+) -> None:
+    """Refuse a proposed rollout for good.
+
+    Example: edgeops rollout reject r-20260101-1 --why 'not before the holidays'
+    """
+    data = run.client().post(at("rollouts", rollout, "reject"), {"why": why})
+    run.emit(data, f"rollout {rollout} is {data.get('status')}: {reasons(data)}")
 
 
 @command(app, "pause")
