@@ -140,12 +140,15 @@ class Ingest:
                 seen = {"last_seen": now} if message.kind == "goodbye" else {}
                 rows.change(tx, devices, {"id": row["id"]}, presence=kind, presence_at=now, **seen)
             return
+        if message.seq <= (row["born"] or 0) and (message.seq or row["born"]):
+            raise Rejected("stale-birth", f"birth {message.seq} of {row['id']} is not newer than {row['born']}")
         away = now - row["presence_at"] if row["presence"] == "offline" and row["presence_at"] else 0
         agent = message.capabilities.get("agent")
         rows.change(
             tx, devices, {"id": row["id"]}, presence="online", presence_at=now, last_seen=now, boot=message.boot,
             capabilities=dict(message.capabilities), facts=dict(message.facts), paused_s=row["paused_s"] + max(0, away),
             agent=agent[:64] if isinstance(agent, str) else row["agent"], documents=dict(message.documents) or None,
+            born=message.seq,
         )  # fmt: skip
         answer(self._hub, tx, rows.get(tx, devices, id=row["id"]) or row, message.nonce)
 
@@ -203,11 +206,12 @@ class Ingest:
         if max(tally.n, tally.calls, tally.errors, tally.invalid, tally.dropped, tally.latency.count) > MOST_COUNT:
             raise Rejected("absurd-count", f"{row['id']} counted more than {MOST_COUNT} in one window")
         self._pace(row["id"])
-        rows.add(
+        new = rows.add(
             tx, windows, device=row["id"], boot=window.boot.hex(), seq=window.seq, release8=window.model.hex(),
             profile8=window.profile.hex(), started_ms=window.start_ms, received=self._hub.now(), body=body,
         )  # fmt: skip
-        self._seen(tx, row)
+        if new:  # an old window repeated by a broker does not show that the device is there
+            self._seen(tx, row)
 
     def _pace(self, device: str) -> None:
         """Raise Rejected("too-many-windows") for a device that sends them faster than it could have measured them."""

@@ -36,6 +36,7 @@ devices = Table(
     Column("pending", JSON),
     Column("documents", JSON),
     Column("boots", JSON),
+    Column("born", BigInteger),
     Column("silenced_at", BigInteger),
     Index("ix_devices_fingerprint", "fingerprint"),
     Index("ix_devices_status", "status"),

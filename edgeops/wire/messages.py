@@ -124,7 +124,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Birth on every connect, goodbye before leaving, gone as last will. `nonce` asks for a signed time; `documents` as in State."""
+    """Birth on every connect, goodbye before leaving, gone as last will. `nonce` asks for a signed time; `documents` as in State.
+
+    `seq` of a birth grows from one to the next, so that nobody can bring a device back to life with an old one.
+    """
 
     fleet: str
     device: str
@@ -135,13 +138,14 @@ class Presence:
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     documents: Mapping[str, int] = field(default_factory=dict)
+    seq: int = 0
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
         return {
             "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation, "boot": self.boot, "kind": self.kind,
             "nonce": self.nonce, "capabilities": dict(self.capabilities), "facts": dict(self.facts),
-            "documents": dict(self.documents),
+            "documents": dict(self.documents), "seq": self.seq,
         }  # fmt: skip
 
     @staticmethod
@@ -152,7 +156,7 @@ class Presence:
         return Presence(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.text("boot", HEX32),
             fields.text("kind"), fields.text("nonce", HEX64, default=""), fields.mapping("capabilities", 64, {}),
-            fields.mapping("facts", 64, {}), fields.counts("documents", 8),
+            fields.mapping("facts", 64, {}), fields.counts("documents", 8), fields.number("seq", default=0),
         )  # fmt: skip
 
 

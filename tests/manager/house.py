@@ -128,7 +128,9 @@ class FakeDevice:
         """A sealed presence message."""
         nonce = self.nonce if kind == "birth" else ""
         capabilities = {"class": device_class, "runtime": "1.32", "wire": [1], "agent": "test"}
-        message = Presence(FLEET, self.id, self.incarnation, self.boot, kind, nonce, capabilities, {"cpus": 2})
+        self.seq += kind == "birth"
+        number = self.seq if kind == "birth" else 0
+        message = Presence(FLEET, self.id, self.incarnation, self.boot, kind, nonce, capabilities, {"cpus": 2}, seq=number)
         return seal("presence", message.payload(), [self.identity])
 
     def state(self, slots: dict[str, SlotReport], counter: int = 0, **more: Any) -> bytes:

@@ -182,7 +182,7 @@ def test_an_invented_device_class_is_none(fleet: Fleet) -> None:
     """What a device calls itself is shown, stored in reasons and matched against variants only if there is such a class."""
     device = fleet.devices["liar"]
     said = {"class": "\x1b[2J" + "x" * 20_000, "wire": [1]}
-    birth = Presence(FLEET, "liar", 1, device.boot, "birth", device.nonce, said)
+    birth = Presence(FLEET, "liar", 1, device.boot, "birth", device.nonce, said, seq=99)
     fleet.up("liar", "presence", seal("presence", birth.payload(), [device.identity]))
     assert devices.show(fleet.hub, "liar")["device_class"] == ""
 

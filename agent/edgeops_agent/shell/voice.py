@@ -1,5 +1,6 @@
 """What the device says, signed with its identity: that it is there, how everything stands, what it has counted, that it leaves."""
 
+import contextlib
 import time
 from typing import Protocol
 
@@ -40,19 +41,20 @@ class Voice:
         self.lively = {"calls": 0, "errors": 0}
         self.mouth: Mouth | None = None
 
-    def presence(self, kind: str, nonce: str = "") -> tuple[str, bytes]:
+    def presence(self, kind: str, nonce: str = "", seq: int = 0) -> tuple[str, bytes]:
         """Topic and message of a birth (with what we are), goodbye or last will."""
         trust, birth = self._ledger.record.trust, kind == "birth"
         message = Presence(
             trust.fleet, trust.device, trust.incarnation, self._boot, kind, nonce,
             facts.birth(self._device) if birth else {}, facts.facts(self._folder.root) if birth else {},
-            versions(trust) if birth else {},
+            versions(trust) if birth else {}, seq,
         )  # fmt: skip
         return topics.up(trust.device, "presence"), envelope.seal("presence", message.payload(), [self._signer])
 
     def birth(self, nonce: str) -> None:
         """Say that we are here; the manager answers with the time and with what we should run."""
-        self._say(*self.presence("birth", nonce))
+        with contextlib.suppress(Unsaved):  # without a number nobody would believe it
+            self._say(*self.presence("birth", nonce, self._ledger.report_number()))
         self.report()
 
     def want(self, want: Want) -> None:

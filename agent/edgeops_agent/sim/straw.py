@@ -89,10 +89,11 @@ class Straw:
 
     def connected(self) -> None:
         """The link is up: be born, ask again at once for what is missing."""
+        self._store(replace(self.record, report_seq=self.record.report_seq + 1))
         trust, capabilities = self.record.trust, facts.birth(self.device)
         who = trust.fleet, trust.device, trust.incarnation, self.boot_id
         nonce = self.clock.ask(self.ports.draw(32).hex())
-        birth = Presence(*who, "birth", nonce, capabilities, FACTS, versions(trust))
+        birth = Presence(*who, "birth", nonce, capabilities, FACTS, versions(trust), self.record.report_seq)
         self._send("presence", envelope.seal("presence", birth.payload(), [self.signer]))
         self._downloads.ask_soon()
         self._report_due = True
@@ -252,6 +253,7 @@ class Straw:
             self.ports.kept.put_document(digest, received.documents[digest])
         if received.site:
             self.ports.kept.put_document(envelope.digest_of(received.site, "site"), received.site)
+        self._report_due |= versions(received.record.trust) != versions(self.record.trust)
         self._store(received.record)
         if received.anew:
             clock.forget(received.record.trust.time_floor)
