@@ -18,19 +18,19 @@ from edgeops.wire.keys import sha256
 API = "/api/v1"
 NEEDS = {
     "open": {
-        "GET /health", "GET /ca", "POST /enroll", "POST /renew", "GET /login", "GET /documents/root", "GET /documents/site",
-        "GET /documents/floor",
+        "GET /health", "GET /ca", "POST /enroll", "POST /renew", "GET /login", "POST /credential", "POST /credential/challenge",
+        "GET /documents/root", "GET /documents/site", "GET /documents/floor",
     },
     "viewer": {
         "GET /devices", "GET /devices/{device}", "GET /releases", "GET /releases/{model}/{version}", "GET /models", "GET /rollouts",
         "GET /rollouts/{rollout}", "GET /status", "GET /telemetry", "GET /drift", "GET /audit", "GET /audit/checkpoints",
-        "GET /objects/{digest}",
-        "HEAD /objects/{digest}", "GET /whoami", "GET /documents", "GET /pending", "GET /join-line",
+        "GET /objects/{digest}", "HEAD /objects/{digest}", "GET /whoami", "GET /documents", "GET /pending", "GET /join-line",
     },
     "operator": {
         "POST /devices", "PATCH /devices/{device}", "POST /devices/{device}/token", "POST /devices/{device}/revoke",
         "POST /rollouts", "POST /releases", "PUT /objects/{digest}", "POST /rollouts/{rollout}/pause",
         "POST /rollouts/{rollout}/resume", "POST /rollouts/{rollout}/advance", "POST /rollouts/{rollout}/abort",
+        "POST /rollouts/{rollout}/approve", "POST /rollouts/{rollout}/reject",
         "POST /devices/{device}/decommission", "POST /devices/{device}/release", "POST /pending/approve", "POST /pending/reject",
     },
     "admin": {"GET /tokens", "POST /tokens", "DELETE /tokens/{name}", "POST /documents/{kind}"},
@@ -40,7 +40,10 @@ HAS = {
     "nobody": (), "unknown token": (), "expired admin": (), "revoked admin": (), "token of another kind": (),
     "viewer": ("viewer",), "operator": ("viewer", "operator"), "admin": ("viewer", "operator", "admin"),
 }  # fmt: skip
-WORD = {"device": "pi-1", "rollout": "r-1", "model": "digits", "version": "1", "digest": sha256(b""), "name": "somebody", "kind": "site"}
+WORD = {
+    "device": "pi-1", "rollout": "r-1", "model": "digits", "version": "1", "digest": sha256(b""), "name": "somebody",
+    "kind": "site",
+}  # fmt: skip
 # Whoever has a token, but not the role, may learn that a body is not even JSON; strangers may not.
 BODIES, BROKEN = (b"", b"{}", b'{"id":"x"}'), (b"{", b"[" * 9000)
 
