@@ -49,6 +49,7 @@ class Serving:
             with _naming("mqtt_port", layout):
                 self.running = Running(self._hub)
             undo.callback(self.running.stop)
+            self.running.on_renewed = self._load_certificate
             check_site(settings, self._hub.site_document)
             self.running.start()
             self._server = uvicorn.Server(self._config())
@@ -66,6 +67,11 @@ class Serving:
             ssl_keyfile=str(layout.tls_key("server")), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30,
             timeout_graceful_shutdown=2, server_header=False,
         )  # fmt: skip
+
+    def _load_certificate(self) -> None:
+        """The server's certificate is another one now; connections from here on see it."""
+        if self._server.config.ssl is not None:
+            self._server.config.ssl.load_cert_chain(self._hub.layout.certificate("server"), self._hub.layout.tls_key("server"))
 
     def _serve(self) -> None:
         self._server.run(sockets=[self._socket])
@@ -86,6 +92,8 @@ class Serving:
     def ended(self) -> str:
         """What has ended by itself, empty while all runs."""
         broker = self.running.broker
+        if self.running.renewing.locked():
+            return ""  # the broker starts anew
         return "" if self._thread.is_alive() and broker.alive() else "the API" if broker.alive() else f"the broker ({broker.kind})"
 
     def stop(self) -> None:

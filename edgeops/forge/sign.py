@@ -7,7 +7,7 @@ from edgeops.parcel.assembly import assemble_inline, check_object
 from edgeops.parcel.manifest import Manifest
 from edgeops.sketch.reference import ReferenceProfile
 from edgeops.wire import canonical
-from edgeops.wire.envelope import seal
+from edgeops.wire.envelope import countersign, digest_of, seal
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.golden import GoldenSet
@@ -17,16 +17,20 @@ from edgeops.wire.release import Release, Side, Variant
 from .pack import ENVELOPE, OBJECTS, PAYLOAD, fetch_size
 
 
-def sign_release(folder: Path, signers: Sequence[Signer]) -> bytes:
+def sign_release(folder: Path, signers: Sequence[Signer], replace: bool = False) -> bytes:
     """Check `folder`, sign its payload, write `release.dsse.json` and return the envelope's bytes.
 
+    Signatures of this very payload that are there stay, so that several holders sign one after the other, unless `replace`.
     Raises Misuse: no-release, no-keys; Rejected: as `check_folder`.
     """
     if not signers:
         raise Misuse("no-keys", "give at least one release key to sign with")
     release = check_folder(folder)
-    envelope = seal("release", release.payload(), signers)
-    target = folder / ENVELOPE
+    envelope, target = seal("release", release.payload(), signers), folder / ENVELOPE
+    if target.is_file() and not replace:
+        before = target.read_bytes()
+        if digest_of(before, "release") == digest_of(envelope, "release"):
+            envelope = countersign(before, "release", signers)
     fresh = target.with_suffix(".new")
     fresh.write_bytes(envelope)
     fresh.replace(target)

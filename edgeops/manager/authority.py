@@ -4,7 +4,7 @@ The first CA it lists signs the server's certificate, the last one devices' cert
 A CA that it no longer lists is welcome from devices until the last certificate it can have signed has expired.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ def read_authority(layout: Layout, site: Site, now: int, device_days: int) -> Au
     listed = [held[pin] for pin in pins if pin in held]
     if not listed or pins[0] not in held:
         raise Misuse("unknown-ca", f"the site document begins with a CA whose key is not in {layout.crl.parent}; restore a backup")
-    left = [pair for pin, pair in held.items() if pin not in pins and site.issued + device_days * DAY_S > now]
+    lasting = site.issued + device_days * DAY_S > now
+    left = [pair for pin, pair in held.items() if pin not in (*pins, *_refused(layout)) and lasting]
     return Authority(listed[0], listed[-1], (*listed, *left))
 
 
@@ -71,14 +72,13 @@ def new_ca(layout: Layout, settings: Settings, now: int) -> Pair:
     return made
 
 
-def forget(layout: Layout, pins: set[str]) -> None:
-    """Throw CAs away, key first: from then on certificates they signed are refused."""
-    for path in sorted(layout.crl.parent.glob("ca*.key")):
-        if any(pair.pin in pins for pair in _pairs(layout) if pair.key_pem == path.read_bytes()):
-            path.unlink()
-    for path in sorted(layout.crl.parent.glob("ca-*.crt")):
-        if pki.pin_of(path.read_text()) in pins:
-            path.unlink()
+def refuse(layout: Layout, pins: Iterable[str]) -> None:
+    """Let these CAs be welcome from nobody once the site document does not list them any more."""
+    write_whole(layout.refused, "".join(f"{pin}\n" for pin in sorted({*pins, *_refused(layout)})).encode())
+
+
+def _refused(layout: Layout) -> list[str]:
+    return layout.refused.read_text().split() if layout.refused.exists() else []
 
 
 def _pairs(layout: Layout) -> Iterator[Pair]:

@@ -52,8 +52,8 @@ def publish(hub: Hub, who: str, kind: str, sealed: bytes) -> dict[str, Any]:
             hub.shelf.papers = after
             signed = ", ".join(sorted(envelope.signers_of(sealed, kind)))
             audit.write(tx, hub.now(), who, f"{kind}-publish", f"{kind} {version}", f"signed by {signed}")
-    settle(hub)
     spread(hub)
+    settle(hub)
     return status(hub) | {"kind": kind, "version": version_of(hub.papers, kind)}
 
 

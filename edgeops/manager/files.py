@@ -11,7 +11,7 @@ from edgeops.wire.errors import Misuse
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data` atomically."""
+    """Replace `path` by `data` atomically; it is on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
@@ -21,9 +21,18 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
             os.fchmod(out.fileno(), mode)
             os.fsync(out.fileno())
         Path(temporary).replace(path)
+        _sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

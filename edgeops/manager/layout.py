@@ -58,6 +58,11 @@ class Layout:
         """The CAs whose device certificates the broker takes, PEM."""
         return self.root / "pki" / "clients.crt"
 
+    @property
+    def refused(self) -> Path:
+        """Pins of CAs that were stolen: no certificate of theirs is welcome once the site document does not list them."""
+        return self.root / "pki" / "refused"
+
     def key(self, role: str) -> Path:
         """The Ed25519 key of a role (root, site, release, online), PKCS8 PEM."""
         return self.root / "keys" / f"{role}.key"

@@ -18,7 +18,7 @@ from . import pki, tokens
 from .files import write_whole
 from .layout import Layout
 from .settings import Settings, dump, settings_from
-from .site import make_site
+from .site import first_site
 
 ADMIN = "admin"
 MANAGER_DAYS = 3650
@@ -77,7 +77,7 @@ def _make(layout: Layout, chosen: Settings, now: int) -> Setup:
     signers = {role: Signer.of(key) for role, key in private.items()}
     ca = _write_pki(layout, chosen, now)
     write_whole(layout.document("root-1"), first_root(fleet, signers, now))
-    write_whole(layout.document("site-1"), make_site(chosen, 1, (ca.certificate_pem.decode(),), signers["site"], now))
+    write_whole(layout.document("site-1"), first_site(chosen, ca.certificate_pem.decode(), signers["site"], now))
     Blobs(layout.blobs)
     store = open_store(layout.database)
     try:

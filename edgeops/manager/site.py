@@ -1,6 +1,4 @@
-"""The site document tells devices where the manager is: made from the settings, and signed anew when those have changed."""
-
-from cryptography import x509
+"""The site document tells devices where the manager is: made from the settings, signed anew when those have changed."""
 
 from edgeops.wire import canonical, envelope
 from edgeops.wire.desired import Floor
@@ -9,11 +7,10 @@ from edgeops.wire.fields import Fields
 from edgeops.wire.keys import Signer
 from edgeops.wire.root import Site
 
-from . import pki
-from .files import write_whole
 from .layout import Layout
 from .settings import Settings
 
+MOST_ENDPOINTS = 8
 Endpoints = tuple[tuple[str, ...], tuple[str, ...]]
 
 
@@ -26,14 +23,14 @@ def endpoints(settings: Settings) -> Endpoints:
     """Where these settings let devices reach MQTT and HTTPS, in order of preference; browsers (wss) come last."""
     mqtt = tuple(url("mqtts", name, settings.mqtt_port) for name in settings.addresses)
     wss = tuple(url("wss", name, settings.wss_port) for name in settings.addresses) if settings.wss_port else ()
-    https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:8]
+    https = tuple(url("https", name, settings.https_port) for name in settings.addresses)[:MOST_ENDPOINTS]
     return (*mqtt, *wss)[:8], https
 
 
-def make_site(settings: Settings, version: int, cas: tuple[str, ...], signer: Signer, now: int) -> bytes:
-    """A site document with the endpoints of these settings."""
+def first_site(settings: Settings, ca: str, signer: Signer, now: int) -> bytes:
+    """Site version 1, with the endpoints of these settings."""
     mqtt, https = endpoints(settings)
-    return envelope.seal("site", Site(settings.fleet, version, now, cas, mqtt, https).payload(), [signer])
+    return envelope.seal("site", Site(settings.fleet, 1, now, (ca,), mqtt, https).payload(), [signer])
 
 
 def read_site(document: bytes) -> Site:
@@ -60,25 +57,15 @@ def check_site(settings: Settings, document: bytes) -> None:
         raise Misuse("site-stale", text)
 
 
-def renew_site(layout: Layout, settings: Settings, signer: Signer, now: int) -> Site:
-    """Sign the next site document, and give the server a certificate for its names if those have changed.
+def next_site(layout: Layout, settings: Settings, before: Site, beside: Endpoints, cas: tuple[str, ...], now: int) -> Site:
+    """The site document that follows `before`, with the endpoints of these settings behind those `beside` them.
 
-    Raises Misuse("setting-invalid") for a port of 0, which is another at each start.
+    Raises Misuse("setting-invalid") for a port of 0, which is another at each start; "too-many-endpoints".
     """
     if not (settings.https_port and settings.mqtt_port):
         raise Misuse("setting-invalid", f"{layout.settings}: a port of 0 is another at each start; devices need one that stays")
-    before = read_site(layout.newest("site").read_bytes())
-    document = make_site(settings, before.version + 1, before.cas, signer, now)
-    _certify_server(layout, settings, now)
-    write_whole(layout.document(f"site-{before.version + 1}"), document)
-    return read_site(document)
-
-
-def _certify_server(layout: Layout, settings: Settings, now: int) -> None:
-    held = x509.load_pem_x509_certificate(layout.certificate("server").read_bytes())
-    names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    if {str(name.value) for name in names} != set(pki.server_names((*settings.addresses, settings.bind))):
-        ca = pki.Pair.load(layout.certificate("ca").read_bytes(), layout.tls_key("ca").read_bytes())
-        pair = pki.make_server(ca, (*settings.addresses, settings.bind), now)
-        write_whole(layout.tls_key("server"), pair.key_pem, 0o600)
-        write_whole(layout.certificate("server"), pair.certificate_pem)
+    mqtt, https = (tuple(dict.fromkeys((*more, *ours))) for more, ours in zip(beside, endpoints(settings), strict=True))
+    if max(len(mqtt), len(https)) > MOST_ENDPOINTS:
+        raise Misuse("too-many-endpoints", f"a site document holds at most {MOST_ENDPOINTS} endpoints of a kind; leave some out")
+    made = Site(settings.fleet, before.version + 1, max(now, before.issued), cas, mqtt, https)
+    return Site.parse(Fields(made.payload(), "site"))

@@ -82,7 +82,7 @@ def public_pem(public: bytes) -> bytes:
 
 def is_encrypted(pem: bytes) -> bool:
     """Whether a private key (PEM) asks for a passphrase."""
-    return b"ENCRYPTED" in pem
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in pem
 
 
 def signer_from_pem(pem: bytes, where: str, passphrase: str = "") -> Signer:

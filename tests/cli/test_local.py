@@ -100,7 +100,7 @@ def test_doctor_finds_what_is_wrong(home: Path, edgeops):
     (home / "documents" / "site-1.json").unlink()
     ran = edgeops("doctor", str(home), "--json")
     assert ran.code == 1
-    assert {item["check"] for item in ran.json["findings"] if item["level"] == "fail"} == {"permissions", "folder"}
+    assert {item["check"] for item in ran.json["findings"] if item["level"] == "fail"} == {"permissions", "folder", "documents"}
 
 
 def test_doctor_without_a_manager(config: Path, edgeops, tmp_path: Path):

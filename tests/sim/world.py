@@ -23,7 +23,7 @@ from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.errors import EdgeopsError
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Bundle, Presence, State, Want, open_report
-from edgeops.wire.trust import Capabilities
+from edgeops.wire.trust import Capabilities, current_root
 from edgeops_agent.core.health import Verdict
 from edgeops_agent.core.record import Record
 from edgeops_agent.core.slot import Target
@@ -130,7 +130,7 @@ class World:
         self.folders = {name: copy.deepcopy(own) for name, own in start.kept.items()}
         self.kept = {name: kept.Cupboard(folder, self.shelf) for name, folder in self.folders.items()}
         self.verdicts: Callable[[str, Target, float], Verdict] = lambda name, target, elapsed: ports.untouched(target, elapsed)
-        self.ordered: dict[str, dict[int, set[str]]] = defaultdict(dict)
+        self.ordered: dict[str, dict[tuple[int, int], set[str]]] = defaultdict(dict)
         self.orders: list[tuple[str, bytes]] = list(start.old_orders)
         self.refused: list[str] = []
         self.called = False
@@ -243,7 +243,7 @@ class World:
             if kind == "desired":
                 body = canonical.decode(envelope.split(data, kind)[0])
                 releases = {wish["release"] for wish in body["slots"].values() if wish["action"] == "run"}
-                self.ordered[body["device"]][body["counter"]] = releases
+                self.ordered[body["device"]][body["epoch"], body["counter"]] = releases
 
     # -- the laws
 
@@ -251,15 +251,19 @@ class World:
         call()
         name, trust = made.id, made.record.trust
         high = (trust.counter, trust.command, trust.time_floor, trust.site_version, made.record.report_seq)
+        root = current_root(trust)
+        high = (root.epoch, root.version, trust.floor_version, *high)
         before = self.high.get(name, high)
-        if any(new < old for new, old in zip(high, before, strict=True)):
+        anew = 0 if root.epoch == before[0] else 3  # a raised epoch begins to count orders and time anew
+        if any(new < old for place, (new, old) in enumerate(zip(high, before, strict=True)) if not 3 <= place < 3 + anew):
             raise Violation(f"{name} went back from {before} to {high}")
         self.high[name] = high
         if made.record is not self.stored.get(name):
             if self.folders[name].load() != made.record:
                 raise Violation(f"{name} acted on a record it had not stored")
             self.stored[name] = made.record
-        allowed = set().union(*(releases for counter, releases in self.ordered[name].items() if counter <= trust.counter))
+        newest = (root.epoch, trust.counter)
+        allowed = set().union(*(releases for order, releases in self.ordered[name].items() if order <= newest))
         for build in made.running.values():
             if build.release not in allowed:
                 raise Violation(f"{name} runs {build.release[:12]}, which it was not ordered")

@@ -133,11 +133,21 @@ def _read(so_far: Received, name: str, data: bytes, situation: Situation) -> Rec
 
 
 def _take_root(so_far: Received, data: bytes) -> Received:
-    """The next root. A raised epoch also voids a time that was signed before it, in this bundle or in this boot."""
+    """The next root. A raised epoch also voids a time that was signed before it, in this bundle or in this boot, and begins to
+    count orders anew: what an order of a stolen key has left in the slots must not be newer than every honest one.
+    """
     before = so_far.record.trust
     after = advance_root(before, data)
     taken = replace(so_far, record=replace(so_far.record, trust=after))
-    return replace(taken, time=None, anew=True) if current_root(after).epoch > current_root(before).epoch else taken
+    if current_root(after).epoch == current_root(before).epoch:
+        return taken
+    slots = {name: _count_anew(slot) for name, slot in taken.record.slots.items()}
+    return replace(taken, record=replace(taken.record, slots=slots), time=None, anew=True)
+
+
+def _count_anew(slot: Slot) -> Slot:
+    """The slot open to any order; its outcomes go with the next acknowledgement. What is being worked on goes on."""
+    return replace(slot, order=0, outbox=tuple(replace(outcome, order=0) for outcome in slot.outbox))
 
 
 def _take_site(so_far: Received, data: bytes) -> Received:

@@ -14,6 +14,7 @@ from edgeops.wire import topics
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
 from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import FrameTopic
+from edgeops.wire.trust import versions
 
 from ..core.receive import obey
 from ..core.record import Record
@@ -256,9 +257,10 @@ class Supervisor:
         self.voice.report_soon()
 
     def _documents_came(self, bundle: Bundle) -> None:
+        before = versions(self.record.trust)
         received = self.intake.take(bundle, self.link.way.site if self.link.way else 0)
         self._act(list(received.commands))
-        if received.refused:
+        if received.refused or versions(self.record.trust) != before:
             self.voice.report_soon()
 
     # -- fetching

@@ -22,6 +22,7 @@ from .place import Place, open_place
 
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before it was never set
 DAY_S = 86_400
+OFFLINE = ("root", "site", "release")
 Level = Literal["ok", "warn", "fail"]
 
 
@@ -50,7 +51,7 @@ def examine(place: Place, now: int) -> Iterator[Finding]:
     """All findings about the manager in `place`; `now` in Unix seconds."""
     yield from _files(place.layout)
     yield from _private(place.layout)
-    yield _release_key(place.layout)
+    yield from _signing(place, now)
     yield from _certificates(place.layout, now)
     yield _broker(place)
     yield from _ports(place)
@@ -59,7 +60,7 @@ def examine(place: Place, now: int) -> Iterator[Finding]:
 
 
 def _files(layout: Layout) -> Iterator[Finding]:
-    wanted = [layout.database, layout.blobs, layout.key("online"), layout.document("root-1"), layout.document("site-1")]
+    wanted = [layout.database, layout.blobs, layout.document("root-1"), layout.document("site-1")]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
         yield Finding("folder", "fail", f"missing: {', '.join(missing)}; restore a backup")
@@ -76,12 +77,32 @@ def _private(layout: Layout) -> Iterator[Finding]:
         yield Finding("permissions", "ok", f"{len(paths)} private files are 0600")
 
 
-def _release_key(layout: Layout) -> Finding:
-    near = [role for role in ("root", "site", "release") if layout.key(role).exists()]
+def _signing(place: Place, now: int) -> Iterator[Finding]:
+    """Documents that devices believe, the online key, offline keys that are near, roles that one stolen key is enough for."""
+    from edgeops.manager.papers import read_papers
+
+    near = [role for role in OFFLINE if place.layout.keys(role)]
     if near:
         text = f"{', '.join(near)} key beside the manager: whoever takes this machine can sign; move them elsewhere"
-        return Finding("offline keys", "warn", text)
-    return Finding("offline keys", "ok", "only the online key is here")
+        yield Finding("offline keys", "warn", text)
+    else:
+        yield Finding("offline keys", "ok", "only the online key is here")
+    try:
+        papers = read_papers(place.layout, place.settings, now)
+    except EdgeopsError as error:
+        yield Finding("documents", "fail", error.message)
+        return
+    single = [role for role in OFFLINE if papers.root.roles[role].threshold < 2]
+    if single:
+        text = f"one key is enough for {', '.join(single)}: fine for one machine; for production see docs/keys.md"
+        yield Finding("thresholds", "warn", text)
+    else:
+        yield Finding("thresholds", "ok", "no single offline key can sign alone")
+    for kind in papers.stale:
+        how = "`edgeops site sign`" if kind == "site" else "`edgeops floor raise`"
+        yield Finding("documents", "fail", f"a key that the root no longer names has signed the {kind}; sign it anew with {how}")
+    if not papers.stale:
+        yield Finding("documents", "ok", f"root {papers.root.version}, site {papers.trust.site_version}, epoch {papers.root.epoch}")
 
 
 def _certificates(layout: Layout, now: int) -> Iterator[Finding]:

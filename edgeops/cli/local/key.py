@@ -2,18 +2,27 @@
 
 import os
 import stat
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeops.manager.files import write_whole
+from edgeops.manager.layout import Layout
+from edgeops.wire import envelope
 from edgeops.wire.errors import Misuse
-from edgeops.wire.keys import Signer, private_pem, public_pem
+from edgeops.wire.keys import Signer, is_encrypted, key_id, private_pem, public_from_text, public_pem, signer_from_pem
+from edgeops.wire.root import ROLES, Root
+from edgeops.wire.rotation import Change, next_root, read_root
 
 from .. import show
 from ..frame import Run, command
-from .place import open_place
+from . import ceremony, site
+from .ceremony import Folder, Ground, Keys
+from .place import Place, open_place
 from .signers import PassphraseFile, ask_new_passphrase
 
 app = typer.Typer(help="Look at and make signing keys.", no_args_is_help=True)
@@ -42,6 +51,149 @@ def new(
     _write_new(public, public_pem(signer.public), 0o644)
     data = {"id": signer.id, "public": signer.public.hex(), "path": str(file), "encrypted": bool(word)}
     run.emit(data, lambda: show.pairs(data))
+
+
+@command(app, "list")
+def list_(run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="The manager's folder.")] = Path()) -> None:
+    """List the keys that the current root names and the key files in a manager's folder. Private parts are never shown.
+
+    Example: edgeops key list ./berlin
+    """
+    place = open_place(folder)
+    root = read_root(place.layout.newest("root").read_bytes())
+    found = [row for role in ROLES for row in _rows(place.layout, root, role)]
+    rows = [(r["role"], r["id"], r["must_sign"], r["mode"], r["path"] or "not here (offline)", r["note"]) for r in found]
+    run.emit({"keys": found}, lambda: show.print_table(("role", "id", "must sign", "mode", "file", ""), rows))
+
+
+@command(app, "rotate")
+def rotate(
+    run: Run,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help=", ".join(ROLES))],
+    old: Annotated[str | None, typer.Option("--old", metavar="ID", help="Which key goes, where the role has several.")] = None,
+    overlap: Annotated[bool, typer.Option("--overlap", help="Keep the old key too, until `edgeops key revoke`.")] = False,
+    folder: Folder = None,
+    key: Keys = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Give a role a new key in the manager's folder, and publish the root that names it instead of the old one.
+
+    Needs enough root keys: those in the folder, or --key. With several holders use `edgeops root propose` instead.
+
+    Example: edgeops key rotate online
+    """
+    here, place = _here(run, folder)
+    if role not in ROLES:
+        raise Misuse("unknown-role", f"there is no role {role!r}; roles are {', '.join(ROLES)}")
+    held = here.root.roles[role].keys
+    if len(held) > 1 and not (old or overlap):
+        raise Misuse("which-key", f"role {role} has {len(held)} keys; say with --old which one goes: {', '.join(held)}")
+    private = Ed25519PrivateKey.generate()
+    made = Signer.of(private)
+    leaving = () if overlap else ((role, old or held[0]),)
+    path = place.layout.key(f"{role}-{made.id[:8]}")
+    sealed = _next(here, Change(((role, made.public),), leaving), key or [], passphrase_file, [made])
+    # The key lies in the folder before any root names it, and the old one stays until the new root is there.
+    write_whole(path, private_pem(private), 0o600)
+    _finish(run, here, sealed, {"id": made.id, "path": str(path)}, f"{role}: new key {made.id} in {path}")
+
+
+@command(app, "revoke")
+def revoke(
+    run: Run,
+    name: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or how it begins.")],
+    folder: Folder = None,
+    key: Keys = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Take a key out of every role and publish the root that does not name it: what it signed is believed no longer.
+
+    The last key a role needs cannot be revoked; `edgeops key rotate` puts another in its place.
+
+    Example: edgeops key revoke 4f2a91c0
+    """
+    here, _ = _here(run, folder)
+    sealed = _next(here, Change(remove=(("", name),)), key or [], passphrase_file, [])
+    gone = sorted(here.root.keys.keys() - read_root(sealed).keys.keys())
+    _finish(run, here, sealed, {"revoked": gone}, f"revoked {', '.join(gone)}")
+
+
+def _here(run: Run, folder: Path | None) -> tuple[Ground, Place]:
+    here = ceremony.ground(run, folder)
+    if here.place is None:
+        raise Misuse("no-manager", "this works on the manager's folder; elsewhere use `edgeops root propose`, `sign` and `publish`")
+    return here, here.place
+
+
+def _next(here: Ground, change: Change, keys: list[str], passphrase_file: Path | None, new: list[Signer]) -> bytes:
+    """The next root, signed by all root keys at hand; raises Misuse("threshold") when they are too few."""
+    made = next_root(here.root, change, int(time.time()))
+    known = {*here.root.roles["root"].keys, *made.roles["root"].keys}
+    signers = [one for one in [*ceremony.signers_for(here, "root", keys, passphrase_file), *new] if one.id in known]
+    sealed = envelope.seal("root", made.payload(), signers)
+    if wants := ceremony.lacks("root", sealed, here.root):
+        text = f"{wants} more root keys must sign; with several holders use `edgeops root propose`, sign and publish"
+        raise Misuse("threshold", text)
+    return sealed
+
+
+def _finish(run: Run, here: Ground, sealed: bytes, data: dict[str, Any], said: str) -> None:
+    """Publish the root, sign what a removed key had signed, throw removed keys away."""
+    answer = ceremony.publish(run, here.place, "root", sealed)
+    for kind in answer["stale"]:
+        answer = sign_anew(run, ceremony.ground(run, here.place.layout.root if here.place else None), kind) or answer
+    if here.place is not None:
+        tidy(here.place.layout)
+    text = ceremony.said({**answer, "kind": "root", "version": answer["documents"]["root"]})
+    run.emit({**answer, **data, "published": True}, f"{said}\n{text}")
+
+
+def sign_anew(run: Run, here: Ground, kind: str) -> dict[str, Any] | None:
+    """Publish the site or floor once more, under the keys of the current root where enough of them lie here."""
+    from edgeops.manager.site import read_floor
+
+    try:
+        if kind == "site":
+            data = site.next_document(here, [], None)
+        else:
+            floor = read_floor(here.floor)
+            made = replace(floor, version=floor.version + 1)
+            data = envelope.seal(kind, made.payload(), ceremony.signers_for(here, "release", [], None))
+    except Misuse as error:
+        if error.reason not in ("no-keys", "passphrase-needed"):
+            raise
+        return None
+    return None if ceremony.lacks(kind, data, here.root) else ceremony.publish(run, here.place, kind, data)
+
+
+def tidy(layout: Layout) -> None:
+    """Throw away key files that an older root named and the current one does not; encrypted ones stay, unless FILE.pub tells."""
+    *older, current = (read_root(path.read_bytes()) for path in layout.all_of("root"))
+    once = {name for root in older for name in root.keys} - current.keys.keys()
+    for path in (path for role in ROLES for path in layout.keys(role)):
+        if _id_of(path) in once:
+            path.unlink()
+
+
+def _rows(layout: Layout, root: Root, role: str) -> list[dict[str, Any]]:
+    files = {_id_of(path) or str(path): path for path in layout.keys(role)}
+    named = root.roles[role]
+    rows = [_row(role, name, files.pop(name, None), f"{named.threshold} of {len(named.keys)}", "") for name in named.keys]
+    return rows + [_row(role, _id_of(path), path, "", "encrypted" if _id_of(path) is None else "not in the root")
+                   for path in files.values()]  # fmt: skip
+
+
+def _row(role: str, name: str | None, path: Path | None, must_sign: str, note: str) -> dict[str, Any]:
+    mode = f"{stat.S_IMODE(path.stat().st_mode):04o}" if path else None
+    return {"role": role, "id": name, "must_sign": must_sign, "mode": mode, "path": str(path) if path else None, "note": note}
+
+
+def _id_of(path: Path) -> str | None:
+    """The id of the key in a file; of an encrypted one only where its public half lies beside it."""
+    pem, public = path.read_bytes(), path.with_name(f"{path.name}.pub")
+    if not is_encrypted(pem):
+        return signer_from_pem(pem, str(path)).id
+    return key_id(public_from_text(public.read_text("utf-8"), str(public))) if public.is_file() else None
 
 
 def _write_new(file: Path, data: bytes, mode: int) -> None:

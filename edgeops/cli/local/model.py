@@ -22,6 +22,7 @@ from ..signals import check, loading
 from .folder import send
 from .place import find_folder, fleet_name, release_signers
 from .release import Keys, ManagerFolder
+from .signers import PassphraseFile
 
 if TYPE_CHECKING:
     from edgeops.forge.flow import Forged
@@ -51,7 +52,7 @@ def add(
     run: Run, name: Name, source: Source, calib: Calib, evaluation: Held, reference: Reference = None, max_drop: Drop = MAX_DROP,
     min_agreement: Agreement = MIN_AGREEMENT, min_accuracy: Floor = None, variants: Wanted = VARIANTS, fleet: Fleet = None,
     key: Keys = None, manager: ManagerFolder = None, out: Out = None, commit: Commit = "", seed: Seed = 0, trust: Trusted = None,
-    local_only: Stay = False,
+    local_only: Stay = False, passphrase_file: PassphraseFile = None,
 ) -> None:  # fmt: skip
     """Turn a model into a signed release: quantize, evaluate, gate, golden vectors, sign, upload. Exit 3 when no variant passes.
 
@@ -66,7 +67,7 @@ def add(
     if not local_only:
         check_new(run, model, version)
     home = find_folder(manager, run.context)
-    signers, belongs = release_signers(key or [], home), fleet_name(fleet, home)
+    signers, belongs = release_signers(key or [], home, passphrase_file), fleet_name(fleet, home)
     target = free_folder(out or Path("releases") / f"{model}-{version}")
     gates = Gates(max_drop=max_drop, min_agreement=min_agreement, min_accuracy=min_accuracy)
     limits = Limits(trusted=tuple(trust or ()))

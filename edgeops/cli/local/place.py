@@ -8,8 +8,10 @@ from edgeops.manager.layout import Layout
 from edgeops.manager.settings import Settings, load
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import Signer
+from edgeops.wire.rotation import read_root
 
 from .. import context
+from .signers import NOTATION, open_signers
 
 RELEASE_KEY = "EDGEOPS_RELEASE_KEY"
 
@@ -41,18 +43,19 @@ def find_folder(given: Path | None, name: str | None) -> Path | None:
     return folder if Layout(folder).settings.exists() else None
 
 
-def release_signers(keys: list[Path], folder: Path | None) -> list[Signer]:
-    """The keys given, else $EDGEOPS_RELEASE_KEY, else the release key in the manager's folder; raises Misuse."""
+def release_signers(keys: list[str], folder: Path | None, passphrase_file: Path | None = None) -> list[Signer]:
+    """The keys given, else $EDGEOPS_RELEASE_KEY, else the release keys in the manager's folder; raises Misuse."""
     if not keys and (chosen := os.environ.get(RELEASE_KEY)):
-        keys = [Path(chosen)]
-    if not keys and folder is not None:
-        keys = [Layout(folder).key("release")]
-    if not keys:
-        raise Misuse("no-keys", f"no release key is at hand; give --key FILE or set {RELEASE_KEY}")
-    # The forge, the store and ONNX Runtime take a second to load: commands import them only when they run.
-    from edgeops.manager.setup import load_signer
-
-    return [load_signer(path) for path in keys]
+        keys = [chosen]
+    if keys:
+        return open_signers(keys, passphrase_file)
+    if folder is None:
+        raise Misuse("no-keys", f"no release key is at hand; give --key ({NOTATION}) or set {RELEASE_KEY}")
+    layout = Layout(folder)
+    known = read_root(layout.newest("root").read_bytes()).roles["release"].keys
+    paths = layout.keys("release") or [layout.key("release")]
+    found = open_signers([str(path) for path in paths], passphrase_file)
+    return [one for one in found if one.id in known] or found
 
 
 def fleet_name(given: str | None, folder: Path | None) -> str:

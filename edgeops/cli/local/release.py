@@ -5,35 +5,40 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeops.wire.envelope import digest_of, split
+from edgeops.wire.envelope import digest_of, signers_of, split
 
 from .. import show
 from ..frame import Run
 from ..remote.releases import release as show_remote
 from .folder import send
 from .place import find_folder, release_signers
+from .signers import NOTATION, PassphraseFile
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A release folder: release.json and objects/.")]
 Keys = Annotated[
-    list[Path] | None,
-    typer.Option("--key", metavar="FILE", help="A release key; repeat for more. Default: $EDGEOPS_RELEASE_KEY, else the folder's."),
+    list[str] | None,
+    typer.Option("--key", metavar="KEY", help=f"A release key: {NOTATION}. Default: $EDGEOPS_RELEASE_KEY, else the folder's."),
 ]
 ManagerFolder = Annotated[
     Path | None, typer.Option("--folder", metavar="DIR", help="The manager's folder, for its release key and fleet name.")
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Drop the signatures that are there already.")]
 What = Annotated[str, typer.Argument(metavar="MODEL:VERSION|FOLDER", help="A release the manager holds, or a folder here.")]
 
 
-def sign(run: Run, folder: Folder, key: Keys = None, manager: ManagerFolder = None) -> None:
-    """Check a release folder and sign it here, in this process; the key goes nowhere.
+def sign(
+    run: Run, folder: Folder, key: Keys = None, manager: ManagerFolder = None, replace: Replace = False,
+    passphrase_file: PassphraseFile = None,
+) -> None:  # fmt: skip
+    """Check a release folder and sign it here, in this process; the key goes nowhere. Signatures that are there already stay.
 
     Example: edgeops release sign ./releases/digits-2 --key release.key
     """
     from edgeops.forge.sign import sign_release
 
-    signers = release_signers(key or [], find_folder(manager, run.context))
-    envelope = sign_release(folder, signers)
-    data = {"folder": str(folder), "digest": digest_of(envelope, "release"), "signed_by": sorted(signer.id for signer in signers)}
+    signers = release_signers(key or [], find_folder(manager, run.context), passphrase_file)
+    envelope = sign_release(folder, signers, replace)
+    data = {"folder": str(folder), "digest": digest_of(envelope, "release"), "signed_by": sorted(signers_of(envelope, "release"))}
     run.emit(data, f"signed {folder} (digest {data['digest']}) with {', '.join(data['signed_by'])}")
 
 

@@ -1,7 +1,7 @@
 """One notation for every `--key`: a file, `env:NAME` (a variable that holds the PEM), `cmd:PROGRAM …` (an HSM behind a program).
 
-The program is called with one more word. `PROGRAM … public` prints the public key (64 hex digits or PEM); `PROGRAM … sign` reads the
-bytes to sign on standard input and prints the signature (64 bytes, or 128 hex digits). No shell sees the words.
+The program is called with one more word. `PROGRAM … public` prints the public key (64 hex digits or PEM); `PROGRAM … sign` reads
+the bytes to sign on standard input and prints the signature (64 bytes, or 128 hex digits). No shell sees the words.
 """
 
 import os
@@ -18,13 +18,13 @@ import typer
 from edgeops.wire.errors import Misuse, Unreachable
 from edgeops.wire.keys import Signer, is_encrypted, is_signed, public_from_text, signer_from_pem
 
-PASSPHRASE = "EDGEOPS_KEY_PASSPHRASE"
+PASSPHRASE = "EDGEOPS_KEY_PASSPHRASE"  # noqa: S105 the name of a variable
 PATIENCE_S = 120.0
 SIGNATURE = re.compile(rb"[0-9a-f]{128}\s*")
 NOTATION = "a file, env:NAME or cmd:PROGRAM; repeat for more"
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", metavar="FILE", help=f"Its first line opens encrypted keys. Default: ${PASSPHRASE}, else asked."),
+    typer.Option("--passphrase-file", metavar="FILE", help=f"Its first line opens encrypted keys. Default: ${PASSPHRASE}."),
 ]
 
 
@@ -104,7 +104,7 @@ def _by_program(words: list[str]) -> Signer:
         said = _call([*words, "sign"], message)
         signature = bytes.fromhex(said.decode().strip()) if SIGNATURE.fullmatch(said) else said
         if not is_signed(public, signature, message):
-            raise Misuse("bad-key", f"{words[0]} gave no signature of the key it showed; it must sign Ed25519 over the bytes themselves")
+            raise Misuse("bad-key", f"{words[0]} gave no signature of the key it showed; it must be Ed25519 over the very bytes")
         return signature
 
     return Signer(public, sign)

@@ -1,0 +1,179 @@
+"""Documents that need several holders' signatures: a file that goes from one to the next, and the whole one to the manager.
+
+What is current comes from the manager's folder where there is one, else from the running manager.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeops.manager.files import alone, write_whole
+from edgeops.wire import envelope
+from edgeops.wire.errors import Misuse
+from edgeops.wire.keys import Signer
+from edgeops.wire.root import Root
+from edgeops.wire.rotation import read_root, wanting
+
+from .. import context, show
+from ..client import Client
+from ..frame import Run
+from .place import Place, find_folder, open_place
+from .signers import NOTATION, open_signers
+
+Keys = Annotated[list[str] | None, typer.Option("--key", metavar="KEY", help=f"A key to sign with: {NOTATION}.")]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", metavar="DIR", help="The manager's folder (default: here, else the context's).")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the document goes while signatures are wanting.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The document, half-signed or whole.")]
+ROLE_OF = {"root": "root", "site": "site", "floor": "release"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The current documents, and the manager's folder if it is at hand."""
+
+    roots: tuple[bytes, ...]
+    site: bytes
+    floor: bytes | None
+    place: Place | None
+
+    @property
+    def root(self) -> Root:
+        """The current root."""
+        return read_root(self.roots[-1])
+
+
+def ground(run: Run, folder: Path | None) -> Ground:
+    """What is current; raises Misuse, Unreachable where neither folder nor manager is at hand."""
+    found = find_folder(folder, run.context)
+    if found is None:
+        kinds = ("root", "site", "floor")
+        root, site, floor = ([text.encode() for _, text in run.client().get(f"/documents/{kind}")] for kind in kinds)
+        return Ground(tuple(root), site[-1] if site else b"", floor[-1] if floor else None, None)
+    place = open_place(found)
+    roots, floors = place.layout.all_of("root"), place.layout.floors()
+    floor_bytes = floors[-1].read_bytes() if floors else None
+    return Ground(tuple(path.read_bytes() for path in roots), place.layout.newest("site").read_bytes(), floor_bytes, place)
+
+
+def signers_for(here: Ground, role: str, keys: Sequence[str], passphrase_file: Path | None) -> list[Signer]:
+    """The keys given, else those of the role that lie in the manager's folder and that its root names; raises Misuse("no-keys")."""
+    if keys:
+        return open_signers(keys, passphrase_file)
+    paths = here.place.layout.keys(role) if here.place else []
+    found = [one for one in open_signers([str(path) for path in paths], passphrase_file) if one.id in here.root.roles[role].keys]
+    if not found:
+        raise Misuse("no-keys", f"no {role} key is at hand; give --key ({NOTATION})")
+    return found
+
+
+def lacks(kind: str, data: bytes, root: Root) -> int:
+    """How many signatures a document still wants; a new root wants those of the current root's keys and of its own."""
+    roots = (root, read_root(data)) if kind == "root" else (root,)
+    return wanting(envelope.signers_of(data, kind), roots, ROLE_OF[kind])
+
+
+def read_half(file: Path, kind: str) -> bytes:
+    """A document from its file; raises Misuse("no-file"), Rejected."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise Misuse("no-file", f"there is no file {file}") from None
+    envelope.split(data, kind)
+    return data
+
+
+def hand_on(run: Run, here: Ground, kind: str, data: bytes, out: Path | None) -> dict[str, Any] | None:
+    """Publish a document that has all signatures, unless it is to go to a file; else write it for the next holder. The answer if
+    it was published.
+    """
+    wants = lacks(kind, data, here.root)
+    if out is None and not wants:
+        return publish(run, here.place, kind, data)
+    file = out or Path(f"{kind}.half-signed.json")
+    write_whole(file, data)
+    tell(run, kind, file, data, wants)
+    return None
+
+
+def sign_file(run: Run, kind: str, file: Path, keys: Sequence[str], folder: Path | None, passphrase_file: Path | None) -> None:
+    """Add signatures to a document in a file and say what it still wants."""
+    data = read_half(file, kind)
+    try:
+        here = ground(run, folder)
+    except Misuse:  # a holder's own machine, offline: what the old root wants is not known here
+        here = Ground((data,) if kind == "root" else (), b"", None, None)
+    if not here.roots and not keys:
+        raise Misuse("no-keys", f"no key is at hand; give --key ({NOTATION})")
+    signers = open_signers(keys, passphrase_file) if keys else signers_for(here, ROLE_OF[kind], (), passphrase_file)
+    signed = envelope.countersign(data, kind, signers)
+    write_whole(file, signed)
+    tell(run, kind, file, signed, lacks(kind, signed, here.root) if here.roots else None)
+
+
+def tell(run: Run, kind: str, file: Path, data: bytes, wants: int | None) -> None:
+    """Say who has signed and what comes next."""
+    signed = sorted(envelope.signers_of(data, kind))
+    name = shlex.quote(str(file))
+    after = f"edgeops {kind} publish {name}" if not wants else f"edgeops {kind} sign {name} --key KEY"
+    left = "every signature it needs, as far as can be told here" if not wants else f"{wants} more signatures wanting"
+    said = f"{file}: signed by {', '.join(signed) or 'nobody'}; {left}\nnext:  {after}"
+    run.emit({"file": str(file), "kind": kind, "signed_by": signed, "wanting": wants, "published": False}, said)
+
+
+def publish(run: Run, place: Place | None, kind: str, sealed: bytes) -> dict[str, Any]:
+    """Hand a document to the manager: to the one that runs, else to the folder, from which the next start sends it to devices."""
+    if place is None:
+        return dict(run.client().post(f"/documents/{kind}", {"envelope": sealed.decode()}))
+    try:
+        with alone(place.layout.lock):
+            return _publish_here(place, kind, sealed)
+    except Misuse as error:
+        if error.reason != "already-running":
+            raise
+    client = client_of(run, place)
+    try:
+        return dict(client.post(f"/documents/{kind}", {"envelope": sealed.decode()}))
+    finally:
+        client.close()
+
+
+def _publish_here(place: Place, kind: str, sealed: bytes) -> dict[str, Any]:
+    import time
+
+    from edgeops.manager import documents
+    from edgeops.manager.hub import open_hub
+
+    hub = open_hub(place.layout.root, lambda: int(time.time()))
+    try:
+        return documents.publish(hub, "local", kind, sealed)
+    finally:
+        hub.close()
+
+
+def client_of(run: Run, place: Place) -> Client:
+    """A client of the manager that runs in this folder: by the context that was made with it, else by the chosen one."""
+    contexts, ca = context.load(), place.layout.certificate("ca")
+    mine = next((one for one in contexts.known.values() if Path(one.ca) == ca), None)
+    return Client(contexts.pick(run.context) if run.context or mine is None else mine)
+
+
+def said(answer: dict[str, Any]) -> str:
+    """What publishing brought about, in words."""
+    kind = answer["kind"]
+    lines = [f"{kind} {answer['version']} is published; {answer['have'][kind]} of {answer['devices']} devices have it so far"]
+    lines += [f"sign anew: the {name} document, with a key that the root names" for name in answer["stale"]]
+    if answer["unsigned_releases"]:
+        names = ", ".join(answer["unsigned_releases"])
+        lines.append(f"signed by removed keys: {names}; run `edgeops release sign` and `edgeops release upload` for each again")
+    return "\n".join(lines)
+
+
+def emit(run: Run, answer: dict[str, Any]) -> None:
+    """Print what publishing brought about."""
+    run.emit({**answer, "published": True}, lambda: print(show.safe(said(answer))))
