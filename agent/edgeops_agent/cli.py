@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edgeops-agent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     joining = commands.add_parser(
-        "enroll", help="join a fleet with what `edgeops device register` or `join-line` printed",
+        "enroll", help="enter a fleet with what `edgeops device register` printed",
         description="Make keys on this device and get it a certificate. Where an operator must approve it first, this waits and "
         "asks again; it may be ended with Ctrl-C or killed at any time, and the same command goes on.",
     )  # fmt: skip

@@ -126,14 +126,12 @@ def _keep(token: Token, answer: dict[str, Any], folder: StateFolder, paths: Path
             raise Rejected("wrong-device", f"the manager answers for device {device[:64]!r}, the token is for {token.device}")
         roots = [str(root).encode() for root in (answer["root"], *answer.get("roots", ()))]
         trust = pin_chain(roots, token.fleet, token.root_pin, device, incarnation)
-        trust, site = accept_site(trust, str(answer["site"]).encode())
+        trust, _ = accept_site(trust, str(answer["site"]).encode())
         certificate = str(answer["certificate"]).encode()
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected("malformed", f"the manager's answer cannot be used: {error!r}") from None
     pair_of(paths.tls_key.read_bytes(), certificate)
-    for path, data in (
-        (paths.certificate, certificate), (paths.ca, "".join(site.cas).encode()), (paths.site, str(answer["site"]).encode()),
-    ):  # fmt: skip
+    for path, data in ((paths.certificate, certificate), (paths.site, str(answer["site"]).encode())):
         write_whole(path, data, 0o600)
     folder.save(Record(trust))
     return trust
