@@ -34,13 +34,8 @@ class Paths:
         return self.root / "tls.crt"
 
     @property
-    def ca(self) -> Path:
-        """CA certificates of the site, PEM."""
-        return self.root / "ca.crt"
-
-    @property
     def pair(self) -> Path:
-        """Key and certificate in one file, made of the two above at the first start and replaced at each renewal."""
+        """Key and certificate in one file, made of the two others at the first start and replaced at each renewal."""
         return self.root / "tls.pem"
 
     @property

@@ -94,13 +94,23 @@ class Upkeep:
             self._together = now
         if (self._thread and self._thread.is_alive()) or now < self._again:
             return
-        renew, apart = self._is_due(door), now - self._together > APART_S
-        if renew or apart or self._lost or (door.expired and not door.connected):
-            self._lost = False
+        if why := self._why(door):
+            self._log.say(why, f"{why}: asking the manager over HTTPS")
+            renew, self._lost = self._is_due(door), False
             self._plan(self._wait)
             self._wait = min(2 * self._wait, MOST_S)
             self._thread = threading.Thread(target=self.run, args=(Bearings(record, sites(), renew),), name="upkeep", daemon=True)
             self._thread.start()
+
+    def _why(self, door: Door) -> str:
+        """What an errand is due for, empty for none."""
+        if self._is_due(door):
+            return "a new certificate is due"
+        if self._lost:
+            return "documents look as if a newer root was missed"
+        if door.expired and not door.connected:
+            return "the broker's certificate has ended by a time that was signed"
+        return "nothing was heard of the manager for long" if self._now() - self._together > APART_S else ""
 
     def _is_due(self, door: Door) -> bool:
         if not self._renew_at or (door.refused >= REFUSALS and not door.connected):

@@ -1,6 +1,10 @@
 """Without its manager a device goes on: it serves what it has committed, keeps its telemetry, and is back by itself."""
 
+from dataclasses import replace
+
 import pytest
+
+from edgeops_agent.shell.disk import StateFolder
 
 from .site import until
 
@@ -15,6 +19,19 @@ def windows(site, device):
 def spooled(agent):
     """Telemetry messages waiting on the device's disk."""
     return [path for path in (agent.folder / "spool").iterdir() if path.name.isdigit()]
+
+
+def test_no_date_stops_what_runs(site, device):
+    """All documents and certificates have long ended by the time the device believes: its model answers all the same."""
+    agent = device(holds="small:1")
+    agent.end()
+    folder = StateFolder(agent.folder)
+    record = folder.load()
+    folder.save(replace(record, trust=replace(record.trust, time_floor=4_000_000_000)))
+    agent.start()
+    until(lambda: agent.serves() == "small:1", "the model")
+    until(lambda: "has ended by a time that was signed" in agent.log, "the device to find everything out of date")
+    assert agent.serves() == "small:1" and agent.main().phase == "idle"
 
 
 def test_started_without_a_manager(site, device):

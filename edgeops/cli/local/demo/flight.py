@@ -157,7 +157,7 @@ class Flight:
         if who == "manager":
             credential = Credential(who, pki / "ca.crt", pki / "manager.crt", pki / "manager.key")
         else:
-            credential = Credential(who, folder / "ca.crt", folder / "tls.crt", folder / "tls.key")
+            credential = Credential(who, pki / "ca.crt", folder / "tls.pem", folder / "tls.pem")
         return Thief(broker["host"], broker["port"], credential)
 
     def serve(self) -> None:
