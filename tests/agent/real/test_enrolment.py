@@ -81,7 +81,7 @@ def test_a_reflashed_device_comes_back_as_the_next_incarnation(site, device, tmp
 
 
 def test_a_copied_folder_is_noticed(site, device, tmp_path):
-    """The folder of a device is copied to a second machine and both run: quarantine; released once the copy is gone, all is well."""
+    """The folder of a device is copied to a second machine and both run: quarantine; without the copy, all is well."""
     agent = device(start=False)
     twin = device(enroll=False)
     shutil.copytree(agent.folder, twin.folder)
