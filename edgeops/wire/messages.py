@@ -179,13 +179,16 @@ def open_tele(data: bytes, public: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What goes down on `desired` and `doc`: envelopes by kind, in the order they are to be read."""
+    """What goes down on `desired` and `doc`: envelopes by kind, in the order they are to be read.
+
+    On the way each is [kind, payload, {key id: signature}]: two thirds of an envelope's bytes, and readable with any MQTT client.
+    """
 
     documents: tuple[tuple[str, bytes], ...]
 
     def encode(self) -> bytes:
-        """Canonical JSON."""
-        return canonical.encode([[name, data.decode()] for name, data in self.documents])
+        """Canonical JSON; raises Rejected for what is no envelope of its kind."""
+        return canonical.encode([[name, *envelope.apart(data, name)] for name, data in self.documents])
 
     @staticmethod
     def decode(data: bytes) -> "Bundle":
@@ -195,12 +198,16 @@ class Bundle:
             raise Rejected("malformed", "a bundle is a list of at most 64 documents")
         documents = []
         for item in items:
-            if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, str) for part in item):
-                raise Rejected("malformed", "a bundle entry is [kind, envelope]")
+            if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str) or not _are_texts(item[2]):
+                raise Rejected("malformed", "a bundle entry is [kind, payload, {key id: signature}]")
             if item[0] not in envelope.TYPES:
                 raise Rejected("wrong-type", f"no document kind {item[0]!r}")
-            documents.append((item[0], item[1].encode()))
+            documents.append((item[0], envelope.together(*item)))
         return Bundle(tuple(documents))
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 @dataclass(frozen=True, slots=True)

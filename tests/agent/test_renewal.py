@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from edgeops.manager import pki
+from edgeops.wire.envelope import seal
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachable
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Bundle, open_report
@@ -30,6 +31,7 @@ OURS, FOREIGN = pki.make_ca("berlin", NOW), pki.make_ca("berlin", NOW)
 IDENTITY = Signer.from_seed(b"i" * 32)
 SITE = Site("berlin", 1, NOW, (OURS.certificate_pem.decode(),), ("mqtts://one:8883",), ("https://one:8443", "https://two:8443"))
 DAYS = 30
+ROOT = seal("root", {}, [IDENTITY])
 
 
 def issue(csr: str, ca: pki.Pair = OURS, name: str = "pi-01", now: int = NOW) -> str:
@@ -204,10 +206,10 @@ def test_no_is_asked_again_less_and_less_often(desk: Desk) -> None:
 
 def test_only_what_proves_itself_is_fetched_from_a_server_whose_time_is_over(desk: Desk) -> None:
     """A floor in 2038: no certificate is taken from there, but a root that takes it back is; then the renewal goes through."""
-    desk.has["root"] = b"a root"
+    desk.has["root"] = ROOT
     desk.clock.forget(2_147_483_000)
     desk.connected, desk.refused = False, 3
-    assert desk.look() == [Found((("root", b"a root"),))]
+    assert desk.look() == [Found((("root", ROOT),))]
     assert ("GET", "https://one:8443", None) in desk.calls and desk.calls[-1][0] == "POST"
     desk.has.clear()
     desk.clock.forget(NOW)

@@ -4,7 +4,6 @@ What it says is what its own counters and slots say afterwards, and what lies on
 """
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,7 +14,9 @@ from unittest import mock
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from edgeops.wire.errors import EdgeopsError
 from edgeops.wire.fields import Fields
+from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import down
 from edgeops.wire.trust import Capabilities, Trust
 from edgeops_agent.core.record import Record
@@ -25,6 +26,7 @@ from edgeops_agent.shell.clock import Clock
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.identity import Paths
 from edgeops_agent.shell.inbox import Message
+from edgeops_agent.shell.upkeep import Found
 
 from .judge import Verdict, changed
 
@@ -80,12 +82,23 @@ def device(folder: Path, state: Mapping[str, Any]) -> Iterator[shell.Supervisor]
 def offer(agent: shell.Supervisor, case: Mapping[str, Any]) -> Verdict:
     """Bring the documents of a case as the link would; what the device makes of them."""
     before = agent.record
-    # As a broker may send it, which keeps no rule of ours.
-    bundle = json.dumps([list(document) for document in case["documents"]], ensure_ascii=False, separators=(",", ":"))
-    noun, text = ("cmd", case["documents"][0][1]) if case["kind"] == "command" else ("desired", bundle)
-    agent.inbox.offer(Message(down(before.trust.device, noun), text.encode()))
+    documents = tuple((name, text.encode()) for name, text in case["documents"])
+    if case["kind"] == "command":
+        item: Any = Message(down(before.trust.device, "cmd"), documents[0][1])
+    else:
+        item = bundle(before.trust.device, documents) or Found(documents)
+    agent.inbox.put(item)
     agent._handle(agent.inbox.take(0))
     return verdict(case["kind"], before, agent.record)
+
+
+def bundle(device: str, documents: tuple[tuple[str, bytes], ...]) -> Message | None:
+    """The message that brings these bytes; None where a bundle cannot say them, and only a false HTTPS answer could."""
+    try:
+        data = Bundle(documents).encode()
+        return Message(down(device, "desired"), data) if Bundle.decode(data).documents == documents else None
+    except EdgeopsError:
+        return None
 
 
 def verdict(kind: str, before: Record, after: Record) -> Verdict:

@@ -145,7 +145,7 @@ ATTACKS = [
     Attack("live-broker-own-key", "the broker signs an order itself", "refused_desired.unknown-key", lambda s: s.forged(THIEF)),
     Attack("live-garbage", "bytes that are no bundle", "refused_message.not-canonical", lambda s: ("desired", b"\x00garbage")),
     Attack("live-endless-bundle", "a bundle of 65 documents", "refused_message.malformed",
-           lambda s: ("desired", canonical.encode([["desired", "{}"]] * 65))),
+           lambda s: ("desired", canonical.encode([["desired", {}, {}]] * 65))),
     Attack("live-huge-message", "a message of three megabytes", "refused_message.too-large", lambda s: ("desired", b"[" + b" " * (3 << 20) + b"]")),
     Attack("live-deep", "arrays nested 100,000 deep", "refused_message.not-canonical", lambda s: ("doc", b"[" * 100_000)),
     Attack("live-wrong-topic", "an order as a command", "refused_message.wrong-type", lambda s: ("cmd", s.documents["desired"])),
@@ -195,8 +195,8 @@ ATTACKS = [
            lambda s: s.doc("root", next_root(s, THIEF, s.key("root"), version=s.root.version + 2))),
     Attack("live-stream-stranger", "a stream list signed by a stranger", "refused_stream.unknown-key",
            lambda s: s.doc("stream", stream_of(s, THIEF))),
-    Attack("live-type-confusion", "a stream list relabelled as an order", "refused_desired.wrong-type",
-           lambda s: s.bundle(("desired", s.documents["stream"]))),
+    Attack("live-type-confusion", "a stream list, truly signed, relabelled as an order", "refused_desired.bad-signature",
+           lambda s: ("desired", canonical.encode([["desired", *envelope.apart(s.documents["stream"], "stream")]]))),
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def inside(agent):
 def nonsense():
     """(noun, payload) of everything that is not what the device expects; none of it is signed rightly."""
     deep = b"[" * 50_000 + b"]" * 50_000
-    bundle = json.dumps([["desired", "{}"], ["release", "x"], ["root", ""]], separators=(",", ":")).encode()
+    bundle = json.dumps([["desired", {}, {}], ["release", "x", {}], ["root", "", {"a": "b"}]], separators=(",", ":")).encode()
     for noun in ("desired", "doc", "cmd"):
         for data in (b"", b"\0", os.urandom(500), b"x" * (1 << 20), deep, b"null", b"[[]]", b'{"a":1}', bundle, b'"\\ud800"'):
             yield noun, data
@@ -82,7 +82,7 @@ def test_a_flood_of_refused_messages(site, device):
         started, began = saves(agent), time.monotonic()
         for number in range(5000):
             offer("blk", bytes(31) + b"\1" + number.to_bytes(4, "big") + b"x" * 100)
-            offer("desired", b'[["desired","{}"]]')
+            offer("desired", b'[["desired",{},{}]]')
             if number % 500 == 0:
                 until(lambda least=number - 400: supervisor.record.counters.get("refused_blocks", 0) > least, "it to keep up")
                 assert agent.serves() == "small:1"
