@@ -18,6 +18,7 @@ from .limits import TooMany
 _LOG = logging.getLogger("edgeops.api")
 MEDIA = "application/problem+json"
 MOST_DETAIL, MOST_ERRORS = 2000, 20
+LATER_S = 3600
 STATUS: dict[str, int] = {
     "unknown-device": 404, "unknown-release": 404, "unknown-rollout": 404, "unknown-object": 404, "unknown-variant": 404,
     "token-missing": 401, "token-unknown": 401, "token-expired": 401, "token-refused": 401, "role": 403, "device-revoked": 403,
@@ -72,8 +73,8 @@ def of_error(error: EdgeopsError) -> JSONResponse:
     _, kind, status, title = next((row for row in KINDS if isinstance(error, row[0])), KINDS[-1])
     more = {"missing": error.digests} if isinstance(error, Missing) else {}
     answer = document(STATUS.get(error.reason, status), kind, title, error.reason, error.message, **more)
-    if isinstance(error, TooMany):
-        answer.headers["Retry-After"] = str(error.retry_s)
+    if answer.status_code == 429:
+        answer.headers["Retry-After"] = str(error.retry_s if isinstance(error, TooMany) else LATER_S)
     return answer
 
 

@@ -40,7 +40,7 @@ def overview(hub: Hub, selector: str | None) -> dict[str, Any]:
             table.append(_row(device, telemetry.summary(sketches), drifts))
     return {
         "devices": table, "presence": dict(Counter(row["presence"] for row in table)), "rollouts": dict(rolling),
-        "drifting": sum(row["drift"]["alarm"] is True for row in table),
+        "drifting": sum(row["drift"]["alarm"] is True for row in table), "clones": sum(row["status"] == "clone" for row in table),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from manager_house import FLEET, NOW, Clock, FakeDevice, Fleet
 
-from edgeops.manager import devices, enrol, register, telemetry
+from edgeops.manager import devices, enrol, register, status, telemetry
 from edgeops.manager.hub import Hub
 from edgeops.sketch.build import build_reference
 from edgeops.sketch.latency import LatencyHistogram
@@ -144,7 +144,7 @@ def standing(fleet: Fleet) -> str:
 
 
 def test_a_clone_is_put_in_quarantine_until_somebody_looks(fleet: Fleet) -> None:
-    """Two boots take turns: they are not believed, nothing is offered, the log says it once; released, the device is heard again."""
+    """Two boots take turns: not believed, offered nothing, told once in the log and in the status; released, heard again."""
     fleet.births()
     device = fleet.devices["a"]
     other = twin(device)
@@ -153,7 +153,7 @@ def test_a_clone_is_put_in_quarantine_until_somebody_looks(fleet: Fleet) -> None
     assert standing(fleet) == "enrolled"
     fleet.up("a", "state", device.state({"main": SlotReport("idle", "digits", 2, "f" * 64)}))
     assert standing(fleet) == "clone" and refused(fleet) == {"stale-report": 1, "clone": 1}
-    assert devices.show(fleet.hub, "a")["slots"] == {"main": ""}
+    assert devices.show(fleet.hub, "a")["slots"] == {"main": ""} and status.overview(fleet.hub, None)["clones"] == 1
     fleet.publish(1)
     with pytest.raises(Misuse, match="selector-empty"):
         fleet.start()

@@ -103,11 +103,15 @@ def print_devices(found: list[dict[str, Any]], selector: str | None) -> None:
 
 
 def _row(device: dict[str, Any]) -> tuple[object, ...]:
-    state = device.get("presence") if device.get("status") in ("enrolled", None) else device.get("status")
     return (
-        device.get("id"), state, device.get("labels"), runs(device),
+        device.get("id"), standing(device), device.get("labels"), runs(device),
         device.get("device_class") or device.get("class"), show.when(device.get("last_seen")),
     )  # fmt: skip
+
+
+def standing(device: dict[str, Any]) -> object:
+    """Whether a device is there; or, where that is not the question, that it is registered only, revoked, a clone …"""
+    return device.get("presence") if device.get("status") in ("enrolled", None) else device.get("status")
 
 
 def runs(device: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from .. import show
 from ..client import items
 from ..frame import Run
-from .devices import Selector, nobody, runs
+from .devices import Selector, nobody, runs, standing
 
 
 def status(
@@ -44,7 +44,7 @@ def _row(device: dict[str, Any]) -> tuple[object, ...]:
     alarm = drift.get("alarm") if isinstance(drift, dict) else drift
     word = "ALARM" if alarm is True else "ok" if alarm is False else alarm
     return (
-        device.get("id") or device.get("device"), device.get("presence"), runs(device), show.micros(device.get("p50_us")),
+        device.get("id") or device.get("device"), standing(device), runs(device), show.micros(device.get("p50_us")),
         show.micros(device.get("p99_us")), device.get("inferences"), word,
         device.get("refused"),
     )  # fmt: skip
