@@ -11,7 +11,7 @@ from .local import audit as audit_check
 from .local import ca, clock, doctor, fleet, floor, init, key, model, release, site, up
 from .local import root as root_document
 from .local.demo.command import demo
-from .remote import audit, devices, observe, pending, register, releases, rollouts, status, tokens
+from .remote import audit, devices, login, observe, pending, register, releases, rollouts, status, tokens
 
 app = typer.Typer(
     name="edgeops", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -25,6 +25,7 @@ command(app, "init")(init.init)
 command(app, "up")(up.up)
 command(app, "doctor")(doctor.doctor)
 command(app, "demo")(demo)
+command(app, "login")(login.login)
 command(app, "status")(status.status)
 command(app, "health")(status.health)
 command(app, "drift")(observe.drift)

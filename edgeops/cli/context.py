@@ -15,12 +15,17 @@ NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`url` of the manager without /api/v1, `ca` the path of the only CA trusted for it, `token` an API token."""
+    """`url` of the manager without /api/v1, `ca` the path of the only CA trusted for it, `token` an API token or a login's.
+
+    A login's token ends at `expires` (Unix seconds, 0 if nobody said so) and can be had anew with `refresh`.
+    """
 
     name: str
     url: str
     ca: str
     token: str = field(repr=False)
+    refresh: str = field(default="", repr=False)
+    expires: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,10 @@ class Contexts:
         check_name(context.name)
         return Contexts(context.name, {**self.known, context.name: context})
 
+    def renewed(self, context: Context) -> "Contexts":
+        """The same with another token in a known context; one that is not known is added."""
+        return replace(self, known={**self.known, context.name: context}) if context.name in self.known else self.added(context)
+
 
 def check_name(name: str) -> None:
     """Raise Misuse("context-name") unless a context may be called so."""
@@ -68,13 +77,16 @@ def load(file: Path | None = None) -> Contexts:
     try:
         data = tomllib.loads(file.read_text("utf-8"))
         known = {
-            name: Context(name, str(entry["url"]), str(entry["ca"]), str(entry["token"]))
+            name: Context(
+                name, str(entry["url"]), str(entry["ca"]), str(entry["token"]), str(entry.get("refresh", "")),
+                int(entry.get("expires", 0)),
+            )
             for name, entry in data.get("contexts", {}).items()
         }
         return Contexts(str(data.get("current", "")), known)
     except FileNotFoundError:
         return Contexts()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Misuse("contexts-malformed", f"{file} is not a contexts file ({error}); repair or remove it") from None
 
 
@@ -101,6 +113,7 @@ def _toml(contexts: Contexts) -> str:
         entry = contexts.known[name]
         lines += ["", f"[contexts.{_text(name)}]", f"url = {_text(entry.url)}", f"ca = {_text(entry.ca)}"]
         lines += [f"token = {_text(entry.token)}"]
+        lines += [f"refresh = {_text(entry.refresh)}", f"expires = {entry.expires}"] if entry.refresh or entry.expires else []
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachab
 
 from . import context
 from .client import Client
+from .session import ready
 from .show import safe
 
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ class Run:
     def client(self) -> Client:
         """The client of the chosen context; raises Misuse when there is none."""
         if self._client is None:
-            self._client = Client(context.load().pick(self.context))
+            self._client = Client(ready(context.load().pick(self.context)))
         return self._client
 
     def emit(self, data: Any, show: Callable[[], object] | str = "") -> None:

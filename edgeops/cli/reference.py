@@ -14,7 +14,8 @@ Written by `python -m edgeops.cli.reference > docs/cli.md`; a test fails when it
 Every command takes `--json` and `--context NAME`. With `--json` one JSON object goes to stdout, whatever happens, and people's
 text to stderr; on failure it is `{"error": {"reason", "message", "kind", "exit_code"}}`. `up` says there that it is ready; what
 ends it later is said on stderr.
-Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600).
+Contexts are kept in `$EDGEOPS_CONFIG`, else `~/.config/edgeops/contexts.toml` (mode 0600). `$EDGEOPS_TOKEN` is used instead of
+a context's token, for machines; no token is ever an argument, where others could read it.
 
 | exit code | means |
 |---|---|

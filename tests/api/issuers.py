@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import jwt
@@ -78,32 +79,40 @@ class Nanoidp:
 
 @contextmanager
 def nanoidp(folder: Path) -> Iterator[Nanoidp]:
-    """Run the real issuer on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    """Run the real issuer on a free port; its address must be known before it starts, so somebody else may be faster."""
     folder.mkdir()
-    (folder / "settings.yaml").write_text(SETTINGS.format(port=port, url=url))
     (folder / "users.yaml").write_text(USERS)
-    program = Path(sys.executable).with_name("nanoidp")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "--config", "."], cwd=folder, stdout=log, stderr=log)
+    url, process = next(started for _ in range(5) if (started := _start(folder)))
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not _answers(url):
-            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.05)
         yield Nanoidp(folder, url)
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
 
 
+def _start(folder: Path) -> tuple[str, "subprocess.Popen[bytes]"] | None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    (folder / "settings.yaml").write_text(SETTINGS.format(port=port, url=url))
+    with (folder / "log").open("wb") as log:
+        words = [Path(sys.executable).with_name("nanoidp"), "--config", "."]
+        process = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+    deadline = time.monotonic() + PATIENCE_S
+    while not _answers(url):
+        if process.poll() is not None:
+            return None
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.05)
+    return url, process
+
+
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/.well-known/jwks.json", trust_env=False, timeout=PATIENCE_S).status_code == 200
-    except httpx.TransportError:
+        answer = httpx.get(f"{url}/.well-known/openid-configuration", trust_env=False, timeout=PATIENCE_S)
+        return bool(answer.json().get("issuer") == url)
+    except (httpx.TransportError, ValueError):
         return False
 
 
@@ -114,6 +123,9 @@ class Straw:
         self.url, self.asked = url, 0
         self.discovery: dict[str, Any] = {"issuer": url, "jwks_uri": f"{url}/keys"}
         self.keys: list[dict[str, Any]] = []
+        # Answers to POST by path, each given once, and the forms that came.
+        self.posts: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        self.forms: dict[str, list[dict[str, str]]] = {}
         self.answer: Callable[[BaseHTTPRequestHandler], None] | None = None
 
     def publish(self, key: Any, name: str, **more: Any) -> None:
@@ -131,8 +143,16 @@ def straw(wrap: Callable[[socket.socket], socket.socket] | None = None) -> Itera
             if told.answer is not None:
                 told.answer(self)
                 return
-            body = json.dumps({"keys": told.keys} if self.path == "/keys" else told.discovery).encode()
-            self.send_response(200)
+            self.say(200, {"keys": told.keys} if self.path == "/keys" else told.discovery)
+
+        def do_POST(self) -> None:
+            form = dict(parse_qsl(self.rfile.read(int(self.headers["content-length"])).decode()))
+            told.forms.setdefault(self.path, []).append(form)
+            self.say(*told.posts[self.path].pop(0))
+
+        def say(self, status: int, what: dict[str, Any]) -> None:
+            body = json.dumps(what).encode()
+            self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
