@@ -1,6 +1,7 @@
 """amqtt with its holes closed (docs/adr/0003). Every override names the behaviour of amqtt 0.12.1 it replaces."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
@@ -25,6 +26,7 @@ from .reach import CIPHERS
 
 _LOG = logging.getLogger("edgeops.broker")
 _CONNECT_S = 10.0
+_STOP_S = 1.0
 # Who promises no keepalive, or an absurd one, is believed gone after this long without a word.
 _MOST_KEEPALIVE_S = 1200
 _QUEUED_MESSAGES = 4000
@@ -34,7 +36,7 @@ _RETAINED_PER_DEVICE = 16
 _OVERRIDDEN = (
     "_create_ssl_context _initialize_client_session _authenticate _handle_message_delivery _topic_filtering "
     "_run_broadcast _publish_retained_messages_for_subscription _cleanup_session stream_connected retain_message "
-    "ws_connected _create_server_instance start"
+    "ws_connected _create_server_instance start _stop_handler"
 )
 
 
@@ -88,8 +90,8 @@ class GuardedBroker(Broker):  # type: ignore[misc]
         self._read_passwords()
         self._revoked = frozenset(revoked)
         lapsed = {name for name, verifier in self._admitted.items() if self._verifiers.get(name) != verifier}
-        for name in self._revoked | lapsed:
-            await self._cleanup_session(name)
+        # Together: each may take a second to notice that its peer does not answer.
+        await asyncio.gather(*(self._cleanup_session(name) for name in self._revoked | lapsed))
 
     def _read_passwords(self) -> None:
         if self._password_file is not None:
@@ -98,6 +100,14 @@ class GuardedBroker(Broker):  # type: ignore[misc]
     async def _cleanup_session(self, client_id: str) -> None:
         self._admitted.pop(client_id, None)
         await super()._cleanup_session(client_id)
+
+    async def _stop_handler(self, handler: BrokerProtocolHandler) -> None:
+        """Close first: amqtt waits for ever for a reader whose cancellation was lost to a packet that came just then."""
+        if handler.writer is not None:
+            await handler.writer.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await super()._stop_handler(handler)
 
     def _create_ssl_context(self, listener: Any) -> ssl.SSLContext:
         """Require a certificate (amqtt: optional) but of browsers; no tickets, as a resumed session skips the revocation list."""

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -37,7 +38,7 @@ class Leashed:
             self._lines.append(line)
             _LOG.debug("%s", line)
             self._on_line(line)
-            if line == self._awaited:
+            if self._awaited and self._awaited in line:
                 self._heard.set()
 
     @property
@@ -62,13 +63,17 @@ class Leashed:
             self._process.stdin.write(word.encode() + b"\n")
             self._process.stdin.flush()
 
-    def ask(self, word: str, reply: str, patience_s: float) -> bool:
-        """Give an order and wait for the line the child confirms it with; one order at a time."""
+    def ask(self, word: str, reply: str, patience_s: float, again_s: float) -> bool:
+        """Give an order until a line with `reply` in it confirms it, every `again_s`; one order at a time."""
         with self._asking:
             self._heard.clear()
             self._awaited = reply
-            self.order(word)
-            return self._heard.wait(patience_s)
+            until = time.monotonic() + patience_s
+            while time.monotonic() < until and self.alive():
+                self.order(word)
+                if self._heard.wait(again_s):
+                    return True
+            return False
 
     def stop(self, patience_s: float = 8.0) -> None:
         """Let go of the leash and wait for the end, by force if it takes longer than `patience_s`; may be called again."""

@@ -62,7 +62,7 @@ class BuiltIn:
 
     def reload(self, revoked: Collection[str] = ()) -> None:
         """See `RunningBroker`: the sessions of names in `revoked` end, and they are refused from now on."""
-        if not self._child.ask("H " + json.dumps(sorted(revoked)), RELOADED, _RELOAD_S):
+        if not self._child.ask("H " + json.dumps(sorted(revoked)), RELOADED, _RELOAD_S, _RELOAD_S):
             raise Unreachable("broker-reload", f"the built-in broker did not reload within {_RELOAD_S:.0f} s")
 
     def alive(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _LOG = logging.getLogger("edgeops.broker")
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/opt/mosquitto/sbin", "/home/linuxbrew/.linuxbrew/sbin")
 # The manager is the slowest reader: 4,000 queued messages overflowed when 5,000 reports came at once. For QoS 0, mosquitto 2.0
 # bounds only the number, not the bytes, so a device that stops reading during a broadcast costs up to its unread frames.
-_RELOADED, _RELOAD_S = "Reloading config.", 5.0
+_RELOAD_S, _AGAIN_S = 5.0, 0.3
 _CONFIG = """\
 per_listener_settings false
 allow_anonymous false
@@ -130,6 +131,7 @@ class Mosquitto:
         _write_private(self._acl, mosquitto_acl())
         _write_private(config, mosquitto_config(plan, self.port, self._acl))
         self._denials = DenialCount()
+        self._reloading, self._reload = threading.Lock(), 0
         leash = str(Path(__file__).with_name("leash.py"))
         command = [sys.executable, "-I", "-S", leash, str(program), "-c", str(config)]
         self._child = Leashed(command, self._read)
@@ -154,10 +156,15 @@ class Mosquitto:
 
     def reload(self, revoked: Collection[str] = ()) -> None:
         """See `RunningBroker`: mosquitto leaves live sessions of revoked names open, but mute and deaf."""
-        _write_private(self._acl, mosquitto_acl(frozenset(filter(known_name, revoked))))
-        # It serves all its clients in one thread, so whoever connects after that line meets the new lists.
-        if not self._child.ask("H", _RELOADED, _RELOAD_S):
-            raise Unreachable("broker-reload", f"mosquitto did not reload within {_RELOAD_S:.0f} s")
+        with self._reloading:
+            self._reload += 1
+            # mosquitto forgets a SIGHUP that comes while it reloads, and does not say when it is done. But it warns of each pattern
+            # without a name: one of a new name each time shows that it has read this very file, and the lists before it.
+            mark = f"edgeops/reload/{self._reload}"
+            acl = mosquitto_acl(frozenset(filter(known_name, revoked)))
+            _write_private(self._acl, f"{acl}pattern read {mark}\n")
+            if not self._child.ask("H", f"'{mark}'", _RELOAD_S, _AGAIN_S):
+                raise Unreachable("broker-reload", f"mosquitto did not reload within {_RELOAD_S:.0f} s")
 
     def alive(self) -> bool:
         """True while mosquitto runs."""

@@ -13,15 +13,20 @@ from edgeops.wire import topics
 from edgeops.wire.errors import Unreachable
 
 from . import approvals, checkpoints, reconcile
+from .authority import arrange
+from .credential import write_passwords
 from .deliver import Delivery
-from .enrol import revoked, write_crl
 from .hub import Hub
 from .inbox import Inbox
 from .ingest import Ingest
 from .quarantine import MOST_IN_SPAN, SHUT_OUT_S, SPAN_S, Quarantine
+from .revoke import write_crl
+from .silencer import Silencer
+from .site import read_site
 
 _LOG = logging.getLogger("edgeops.manager")
 RENEW_S = 3600.0
+LET_IN_S = 3.0
 BATCH, TOGETHER = 100, 32
 LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 translated, not bound
 
@@ -32,14 +37,18 @@ class Running:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         hub.blobs.sweep()
+        _arrange(hub)
         write_crl(hub)
         self.broker = _start_broker(hub)
         self.hub = hub.with_settings(replace(hub.settings, mqtt_port=self.broker.port))
-        self.link = ManagerLink(_link_plan(self.hub))
+        self.link = self._new_link()
+        self.renewing = threading.Lock()
+        self.on_renewed: Callable[[], None] = lambda: None
         self.delivery = Delivery(self.hub, lambda topic, payload, qos: self.link.publish(topic, payload, qos))
         self.ingest = Ingest(self.hub, self.delivery)
         self._inbox, self._quarantine = Inbox(), Quarantine()
-        self._shut: frozenset[str] = frozenset()
+        host = LOCAL.get(hub.settings.bind, hub.settings.bind)
+        self.silencer = Silencer(self.hub, lambda: self.broker, host, lambda: self._quarantine.names)
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -47,11 +56,10 @@ class Running:
         """Begin to work; raises Unreachable("broker-link") when our own link does not come up."""
         reconcile.forget_presence(self.hub)
         approvals.tell_setting(self.hub)
-        self.link.on_message = self._received
-        self.link.subscribe([(topics.ALL_UPS, 1)])
         self.link.start()
         for name, body in (
             ("ingest", self._ingest), ("outbox", self._publish), ("deliver", self.delivery.run), ("ticks", self._tick),
+            ("silencer", self.silencer.run),
         ):  # fmt: skip
             thread = threading.Thread(target=body, name=f"edgeops-{name}", daemon=True)
             self._threads.append(thread)
@@ -59,6 +67,7 @@ class Running:
         if not self.link.wait_connected(patience_s):
             self.stop()
             raise Unreachable("broker-link", f"the manager cannot connect to its own broker on port {self.broker.port}")
+        _guarded(self.silencer.resume)
 
     def stop(self) -> None:
         """Stop everything and wait for it; a second call does nothing."""
@@ -68,21 +77,41 @@ class Running:
         self.delivery.stop()
         self.link.stop()
         self._inbox.close()
+        self.silencer.close()
         for thread in self._threads:
             thread.join(10.0)
         self.broker.stop()
         if not again:
             _guarded(lambda: checkpoints.make(self.hub))
 
-    def cut_off(self) -> None:
-        """Make the broker drop devices that were revoked or are shut out for flooding."""
-        self._shut = frozenset({*revoked(self.hub), *self._quarantine.names})
-        self.broker.reload(self._shut)
+    def _new_link(self) -> ManagerLink:
+        link = ManagerLink(_link_plan(self.hub))
+        link.on_message = self._received
+        link.subscribe([(topics.ALL_UPS, 1)])
+        return link
+
+    def renew_tls(self) -> None:
+        """A site was published: if other CAs follow from it, broker and link start anew; devices come back by themselves."""
+        with self.renewing:
+            if not _arrange(self.hub):
+                return
+            write_crl(self.hub)
+            self.link.stop()
+            self.broker.stop()
+            self.broker = _start_broker(self.hub)
+            self.silencer.tell()
+            self.link = self._new_link()
+            self.link.start()
+            self.on_renewed()
+
+    def silence(self, device: str) -> dict[str, Any]:
+        """See a revoked device out of the broker: `silenced`, after how many ms or what is `missing`, which goes on being tried."""
+        return self.silencer.silence(device)
 
     def let_in(self, device: str, incarnation: int) -> None:
-        """A device has enrolled: its older certificate, if any, is worthless now, and the broker may have to hear it again."""
-        if incarnation > 1 or device in self._shut:
-            self.cut_off()
+        """A device has enrolled: whatever session its older certificate has ends before it hears of the new one."""
+        if incarnation > 1 or device in self.silencer.names:
+            self.silencer.silence(device, LET_IN_S)
 
     def health(self) -> dict[str, Any]:
         """What `GET /health` says of the broker and our loops."""
@@ -132,6 +161,7 @@ class Running:
         while not self._stopping.wait(self.hub.settings.tick_ms / 1000):
             _guarded(lambda: reconcile.tick(self.hub))
             _guarded(self._shut_out_floods)
+            _guarded(self.silencer.look)
             if time.monotonic() >= forget_at:
                 forget_at = time.monotonic() + SPAN_S
                 self._inbox.count_anew()
@@ -144,13 +174,13 @@ class Running:
     def _renew_crl(self) -> None:
         """A list that has expired would shut everybody out."""
         write_crl(self.hub)
-        self.cut_off()
+        self.silencer.tell()
 
     def _shut_out_floods(self) -> None:
         loud = self._inbox.loud(MOST_IN_SPAN)
         if not self._quarantine.look(loud, time.monotonic()):
             return
-        self.cut_off()
+        self.silencer.look()
         with self.hub.store.write() as tx:
             for name in filter(None, loud):
                 text = f"more than {MOST_IN_SPAN} messages in {SPAN_S:.0f} s: shut out for {SHUT_OUT_S:.0f} s"
@@ -165,11 +195,17 @@ def _guarded(call: Callable[[], None]) -> None:
         _LOG.exception("a loop of the manager failed once")
 
 
+def _arrange(hub: Hub) -> bool:
+    papers = hub.papers
+    return arrange(hub.layout, hub.settings, read_site(papers.site), papers.authority, hub.now())
+
+
 def _start_broker(hub: Hub) -> RunningBroker:
     layout, settings = hub.layout, hub.settings
+    write_passwords(hub)
     plan = BrokerPlan(
-        layout.broker, settings.bind, settings.mqtt_port, layout.certificate("ca"), layout.certificate("server"),
-        layout.tls_key("server"), layout.crl,
+        layout.broker, settings.bind, settings.mqtt_port, layout.clients, layout.certificate("server"),
+        layout.tls_key("server"), layout.crl, settings.wss_port or None, layout.passwords,
     )  # fmt: skip
     return start_broker(cast(Literal["auto", "mosquitto", "built-in"], settings.broker), plan)
 

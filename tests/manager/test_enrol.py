@@ -268,10 +268,10 @@ def test_a_revoked_certificate_stays_revoked_when_the_device_comes_back(hub: Hub
     """A stolen certificate does not return to life with the device's new enrolment; it leaves the list when it has expired."""
     _, stolen, _ = redeemed(hub)
     enrol.revoke(hub, "me", "pi-1")
-    assert revoked_serials(hub) == {stolen.serial_number} and revoke.shut_out(hub) == {"pi-1"}
+    assert revoked_serials(hub) == {stolen.serial_number} and set(revoke.shut_out(hub)) == {"pi-1"}
     token = Token.decode(register.reissue(hub, "me", "pi-1")["token"])
     enrol.redeem(hub, FakeDevice("pi-1").enrolment(token.secret))
-    assert stolen.serial_number in revoked_serials(hub) and revoke.shut_out(hub) == frozenset()
+    assert stolen.serial_number in revoked_serials(hub) and revoke.shut_out(hub) == {}
     clock.now += 31 * DAY_S
     with hub.store.read() as tx:
         assert stolen.serial_number in revoked_serials(hub) and tx is not None
@@ -295,7 +295,7 @@ def test_a_decommissioned_id_is_not_given_away_by_accident(hub: Hub) -> None:
     device, last, _ = redeemed(hub)
     shown = enrol.decommission(hub, "me", "pi-1")
     assert (shown["status"], shown["presence"]) == ("decommissioned", "never")
-    assert revoked_serials(hub) == {last.serial_number} and revoke.shut_out(hub) == {"pi-1"}
+    assert revoked_serials(hub) == {last.serial_number} and set(revoke.shut_out(hub)) == {"pi-1"}
     assert refusal(lambda: enrol.renew(hub, device.renewal())) == "device-revoked"
     for act in (
         lambda: registered(hub), lambda: register.reissue(hub, "me", "pi-1"), lambda: enrol.revoke(hub, "me", "pi-1"),
