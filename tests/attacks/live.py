@@ -80,14 +80,17 @@ class Scene:
         )
         return "cmd", seal("command", replace(document, **changes).payload(), [self.online])
 
-    def forged(self, *signers: Signer, release: bytes = b"", slots: Any = None, **changes: Any) -> Sent:
+    def forged(self, *signers: Signer, release: bytes = b"", stream: bytes = b"", slots: Any = None, **changes: Any) -> Sent:
         """The newest order once more with the next counter, changed and signed by `signers` (default: the stolen online key)."""
         wish = self.desired.slots["main"]
         if release:
             wish = replace(wish, release=digest_of(release, "release"), rollout="r-thief")
+        if stream:
+            wish = replace(wish, stream=digest_of(stream, "stream"))
         document = replace(self.desired, counter=self.trust.counter + 1, slots=slots or {"main": wish})
         sealed = seal("desired", replace(document, **changes).payload(), signers or [self.online])
-        documents = self.documents | {"desired": sealed} | ({"release": release} if release else {})
+        documents = {**self.documents, "desired": sealed}
+        documents |= {name: data for name, data in (("release", release), ("stream", stream)) if data}
         return self.bundle(*((name, documents[name]) for name in ("release", "stream", "desired")))
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeops_agent.core.slot import Tick
 from edgeops_agent.shell.disk import StateFolder
 
 from ..conftest import Score
@@ -43,3 +44,16 @@ def test_changed_documents_bounce_off_a_device(tmp_path: Path, score: Score) -> 
             tried += 1
         assert vectors.agrees(offer(agent, CASES["order"]), CASES["order"])
     score.mutants(tried, tried)
+
+
+def test_slow_retrieval_ends(tmp_path: Path, score: Score) -> None:
+    """A source that trickles without end is given up at the deadline of the fetch, with a named outcome; what ran goes on."""
+    case = CASES["order"]
+    with device(tmp_path / "state", case["state"]) as agent:
+        offer(agent, case)
+        slot = agent.record.slots["main"]
+        assert slot.phase == "fetch" and slot.deadline > 0
+        agent._handle(("main", Tick(slot.deadline)))
+        ended = agent.record.slots["main"].last
+    assert ended and (ended.verdict, ended.reason) == ("failed", "fetch-deadline")
+    score.refused("slow-retrieval", ended.reason)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from edgeops.parcel.stream import cut
 from edgeops.wire import topics
+from edgeops.wire.envelope import digest_of, seal
 from edgeops_agent.shell.inbox import Message
 from edgeops_agent.shell.supervisor import Options, Supervisor
 
@@ -66,3 +68,26 @@ def test_attacks_on_a_serving_device(site, device, score: Score) -> None:
     agent.ended("committed-unproven", "small:1")
     assert agent.serves() == "small:1"
     score.accepted("live-order-after-all-attacks")
+
+
+def test_swapped_bytes(site, device, score: Score) -> None:
+    """With the stolen online key a thief orders a real release, but delivers other bytes for it: they are never run."""
+    agent = device(holds="small:1")
+    site.release("big:1")
+    order = site.retained(agent.name)
+    release = site.api.get("/releases/big/1")["envelope"].encode()
+    with inside(agent) as (offer, supervisor):
+        until(lambda: supervisor.clock.least() > 1, "the signed time")
+        scene = Scene(site.root, supervisor.record.trust, order, order, supervisor.clock.now())
+        listed, frames = cut(scene.trust.fleet, [b"malware" * 1000])
+        stream = seal("stream", listed.payload(), [scene.online])
+        name = digest_of(stream, "stream")
+        before = kept(supervisor.record)
+        offer(*scene.forged(release=release, stream=stream))
+        until(lambda: supervisor.record.slots["main"].phase == "fetch", "the order to be taken")
+        offer("blk", bytes.fromhex(name) + bytes(4) + frames[0])
+        until(lambda: supervisor.record.slots["main"].phase == "idle", "the order to end")
+        last = supervisor.record.slots["main"].last
+        assert (last.verdict, last.reason) == ("failed", "missing-object")
+        assert kept(supervisor.record)[1] == before[1] and agent.serves() == "small:1"
+        score.refused("live-swapped-bytes", last.reason)
