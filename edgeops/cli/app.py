@@ -8,7 +8,7 @@ from edgeops.wire.errors import Misuse
 from . import contexts
 from .frame import INTERRUPTED, command, fail
 from .local import audit as audit_check
-from .local import ca, clock, doctor, fleet, floor, init, key, model, release, site, up
+from .local import ca, clock, doctor, export, fleet, floor, init, key, model, release, site, up
 from .local import root as root_document
 from .local.demo.command import demo
 from .remote import audit, devices, login, observe, pending, register, releases, rollouts, status, tokens
@@ -62,6 +62,7 @@ command(release_app, "list")(releases.releases)
 command(release_app, "show")(release.show_)
 command(release_app, "sign")(release.sign)
 command(release_app, "upload")(release.upload)
+command(release_app, "export")(export.export)
 
 
 def _version(wanted: bool) -> None:
