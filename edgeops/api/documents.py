@@ -15,7 +15,7 @@ from .auth import Admin, TheHub, TheRunning, Viewer
 router = APIRouter(prefix="/documents", tags=["documents"])
 After = Annotated[int, Query(ge=0, le=canonical.LIMIT, description="Only what is newer than this version.")]
 ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A list of [kind, envelope], as on `dn/doc`.", "content": {"application/json": {}}}
+    200: {"description": "A bundle of envelopes, as on `dn/doc`.", "content": {"application/json": {}}}
 }
 
 

@@ -29,8 +29,8 @@ STATUS: dict[str, int] = {
     "oidc-role": 403, "no-login": 404,
     "not-proposed": 409, "proposal-expired": 409, "plan-mismatch": 409, "plan-changed": 409, "approved-already": 409,
     "beyond-the-plan": 409,
-    "release-unsigned": 409, "below-floor": 409, "floor-unproven": 409, "floor-busy": 409, "floor-in-use": 409, "site-unsigned": 409,
-    "site-stale": 409, "unknown-ca": 409, "online-key": 409, "floor-lowered": 409,
+    "release-unsigned": 409, "below-floor": 409, "floor-unproven": 409, "floor-busy": 409, "floor-in-use": 409,
+    "site-unsigned": 409, "site-stale": 409, "unknown-ca": 409, "online-key": 409, "floor-lowered": 409,
     "disk-full": 507, "too-many": 429, "token-raced": 409, "enrolment-rejected": 403, "renewal-rejected": 403, "renew-refused": 403,
     "wrong-name": 403, "device-quarantined": 403, "renewed-lately": 429, "not-json": 415, "no-websocket": 404,
     "credential-refused": 403, "device-decommissioned": 409, "fingerprint-taken": 409, "nothing-pending": 409,
@@ -114,7 +114,7 @@ def _not_text(_request: Request, _error: Exception) -> JSONResponse:
 
 def _http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    reasons = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 400: "bad-request"}
+    reasons = {404: "not-found", 405: "method-not-allowed", 408: "too-slow", 413: "too-large", 400: "bad-request"}
     reason = reasons.get(error.status_code, f"http-{error.status_code}")
     title = HTTPStatus(error.status_code).phrase
     answer = document(error.status_code, "misuse", title, reason, str(error.detail))

@@ -20,7 +20,7 @@ from edgeops.wire.trust import accept_floor, accept_site, advance_root
 from . import streams
 from .authority import read_authority
 from .conduct import apply, load
-from .desire import hand_out, reissue
+from .desire import MOST_TOGETHER, hand_out, reissue
 from .devices import presence
 from .files import write_whole
 from .hub import Hub
@@ -152,11 +152,13 @@ def _pause_unsigned(hub: Hub, tx: Connection) -> None:
 
 
 def after(hub: Hub, kind: str, version: int) -> list[Document]:
-    """The documents of a kind newer than `version`, for whoever can reach us by HTTPS only; raises Misuse("unknown-document")."""
+    """The documents of a kind newer than `version`, as many as fit a bundle; raises Misuse("unknown-document")."""
     if kind not in KINDS:
         raise Misuse("unknown-document", f"there is no document {kind[:64]!r}; known: {', '.join(KINDS)}")
-    has = {name: version if name == kind else 1 << 53 for name in KINDS}
-    return hub.papers.after(has) if kind != "root" or version else [("root", hub.first_root), *hub.papers.after({**has, "root": 1})]
+    papers = hub.papers
+    if kind == "root":
+        return [("root", data) for data in papers.roots[min(version, len(papers.roots)) :][:MOST_TOGETHER]]
+    return [(name, data) for name, data in papers.after({"root": len(papers.roots), kind: version}) if name == kind]
 
 
 def status(hub: Hub) -> dict[str, Any]:

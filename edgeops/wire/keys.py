@@ -46,7 +46,7 @@ def is_signed(public: bytes, signature: bytes, message: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """Something that signs: a raw public key of 32 bytes and a function. Where the private half is, memory or HSM, it knows alone."""
+    """Something that signs: a raw public key of 32 bytes and a function. Where the private half is (memory, HSM) it alone knows."""
 
     public: bytes
     sign: Callable[[bytes], bytes]

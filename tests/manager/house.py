@@ -31,7 +31,18 @@ from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.messages import Bundle, Presence, SlotReport, State
 from edgeops.wire.release import Release, Side, Tensor, Variant
 from edgeops.wire.token import Token
-from edgeops.wire.trust import Trust, accept_command, accept_desired, accept_release, accept_site, accept_time, pin_root
+from edgeops.wire.trust import (
+    Trust,
+    accept_command,
+    accept_desired,
+    accept_floor,
+    accept_release,
+    accept_site,
+    accept_time,
+    advance_root,
+    pin_root,
+    versions,
+)
 
 NOW = 1_900_000_000
 FLEET = "testfleet"
@@ -130,7 +141,8 @@ class FakeDevice:
         capabilities = {"class": device_class, "runtime": "1.32", "wire": [1], "agent": "test"}
         self.seq += kind == "birth"
         number = self.seq if kind == "birth" else 0
-        message = Presence(FLEET, self.id, self.incarnation, self.boot, kind, nonce, capabilities, {"cpus": 2}, seq=number)
+        known = versions(self.trust) if self.trust and kind == "birth" else {}
+        message = Presence(FLEET, self.id, self.incarnation, self.boot, kind, nonce, capabilities, {"cpus": 2}, known, number)
         return seal("presence", message.payload(), [self.identity])
 
     def state(self, slots: dict[str, SlotReport], counter: int = 0, **more: Any) -> bytes:
@@ -152,6 +164,12 @@ class FakeDevice:
                 documents[accept_release(self.trust, data)[0]] = data
             elif kind == "stream":
                 documents["stream"] = data
+            elif kind == "root":
+                self.trust = advance_root(self.trust, data)
+            elif kind == "site":
+                self.trust, _ = accept_site(self.trust, data)
+            elif kind == "floor":
+                self.trust = accept_floor(self.trust, data)
             elif kind == "desired":
                 self.trust, desired = accept_desired(self.trust, data, now)
         return desired, documents

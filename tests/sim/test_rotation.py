@@ -20,7 +20,7 @@ from edgeops.wire.messages import Bundle
 from edgeops.wire.rotation import Change, next_root
 from edgeops.wire.trust import versions
 
-from .world import CALM, Founded, Weather, World
+from .world import Founded, Weather, World
 
 FAR = 2**53 - 2
 

@@ -90,10 +90,9 @@ class Straw:
     def connected(self) -> None:
         """The link is up: be born, ask again at once for what is missing."""
         self._store(replace(self.record, report_seq=self.record.report_seq + 1))
-        trust, capabilities = self.record.trust, facts.birth(self.device)
+        trust, able, seq = self.record.trust, facts.birth(self.device), self.record.report_seq
         who = trust.fleet, trust.device, trust.incarnation, self.boot_id
-        nonce = self.clock.ask(self.ports.draw(32).hex())
-        birth = Presence(*who, "birth", nonce, capabilities, FACTS, versions(trust), self.record.report_seq)
+        birth = Presence(*who, "birth", self.clock.ask(self.ports.draw(32).hex()), able, FACTS, versions(trust), seq)
         self._send("presence", envelope.seal("presence", birth.payload(), [self.signer]))
         self._downloads.ask_soon()
         self._report_due = True

@@ -12,9 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from edgeops.manager.files import alone, write_whole
-from edgeops.wire import envelope
+from edgeops.wire import canonical, envelope
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import Signer
+from edgeops.wire.messages import Bundle
 from edgeops.wire.root import Root
 from edgeops.wire.rotation import read_root, wanting
 
@@ -52,13 +53,20 @@ def ground(run: Run, folder: Path | None) -> Ground:
     """What is current; raises Misuse, Unreachable where neither folder nor manager is at hand."""
     found = find_folder(folder, run.context)
     if found is None:
-        kinds = ("root", "site", "floor")
-        root, site, floor = ([text.encode() for _, text in run.client().get(f"/documents/{kind}")] for kind in kinds)
-        return Ground(tuple(root), site[-1] if site else b"", floor[-1] if floor else None, None)
+        client, roots = run.client(), list[bytes]()
+        while more := _told(client, "root", len(roots)):
+            roots += more
+        site, floor = _told(client, "site"), _told(client, "floor")
+        return Ground(tuple(roots), site[-1] if site else b"", floor[-1] if floor else None, None)
     place = open_place(found)
-    roots, floors = place.layout.all_of("root"), place.layout.floors()
-    floor_bytes = floors[-1].read_bytes() if floors else None
-    return Ground(tuple(path.read_bytes() for path in roots), place.layout.newest("site").read_bytes(), floor_bytes, place)
+    kept = [path.read_bytes() for path in place.layout.all_of("root")]
+    floors = [path.read_bytes() for path in place.layout.floors()[-1:]]
+    return Ground(tuple(kept), place.layout.newest("site").read_bytes(), floors[-1] if floors else None, place)
+
+
+def _told(client: Client, kind: str, after: int = 0) -> list[bytes]:
+    bundle = Bundle.decode(canonical.encode(client.get(f"/documents/{kind}", after=after)))
+    return [data for _, data in bundle.documents]
 
 
 def signers_for(here: Ground, role: str, keys: Sequence[str], passphrase_file: Path | None) -> list[Signer]:

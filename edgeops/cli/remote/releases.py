@@ -36,9 +36,9 @@ def releases(run: Run, model: Annotated[str | None, typer.Option(metavar="MODEL"
     Example: edgeops release list --model digits
     """
     found = [r for r in items(run.client().get("/releases"), "releases") if model in (None, r.get("model"))]
-    columns = ("model", "version", "kind", "variants", "digest", "created")
+    columns = ("model", "version", "kind", "variants", "digest", "created", "signed by")
     rows = [
-        (r.get("model"), r.get("version"), r.get("kind"), _names(r.get("variants")), _short(r), show.when(r.get("created")))
+        (*map(r.get, ("model", "version", "kind")), _names(r.get("variants")), _short(r), show.when(r.get("created")), _signed(r))
         for r in found
     ]
     run.emit({"releases": found}, lambda: show.print_table(columns, rows, "no release yet; add one with `edgeops model add`"))
@@ -79,6 +79,13 @@ def upload(client: Client, envelope: bytes, read: Callable[[str], bytes], said: 
             client.put_object(digest, data)
             sent.add(digest)
             said(len(data))
+
+
+def _signed(release: dict[str, Any]) -> str:
+    """Who signed; a removed key is marked, and so is a release that devices believe no more."""
+    removed = release.get("removed_keys") or ()
+    names = [f"{name[:8]} (removed key)" if name in removed else str(name)[:8] for name in release.get("signed_by") or ()]
+    return ", ".join(names) + ("" if release.get("believed", True) else "; not believed, sign it again")
 
 
 def _short(release: dict[str, Any]) -> str:
