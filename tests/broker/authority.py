@@ -16,8 +16,8 @@ from edgeops.broker.reach import claim_port
 DAY = datetime.timedelta(days=1)
 
 
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+def _name(*texts: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in texts])
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Authority:
 
     def _builder(self, name: str, key: ec.EllipticCurvePrivateKey, age: int, days: int) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder().subject_name(_name(name)).issuer_name(_name("test CA"))
+        builder = x509.CertificateBuilder().subject_name(_name(*name.split(","))).issuer_name(_name("test CA"))
         builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
         return builder.not_valid_before(now - age * DAY).not_valid_after(now + days * DAY)
 
