@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 
-from edgeops.broker.reach import claim_port
+from edgeops.broker.reach import CIPHERS, claim_port
 from edgeops.manager.files import alone
 from edgeops.manager.hub import open_hub
 from edgeops.manager.layout import Layout
@@ -23,9 +23,12 @@ from edgeops.manager.site import check_site, url
 from edgeops.wire.errors import Misuse, Unreachable
 
 from .app import make_app
+from .connections import Patient
 
 START_S = 15.0
 FILES = 1 << 17
+# At once; each costs some 100 KB with its TLS. More are told 503, and come back.
+CONNECTIONS = 4096
 
 
 class Serving:
@@ -64,8 +67,11 @@ class Serving:
         layout = self._hub.layout
         return uvicorn.Config(
             make_app(self.running.hub, self.running), ssl_certfile=str(layout.certificate("server")),
-            ssl_keyfile=str(layout.tls_key("server")), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30,
-            timeout_graceful_shutdown=2, server_header=False,
+            ssl_keyfile=str(layout.tls_key("server")), ssl_ciphers=CIPHERS, log_config=None, access_log=False, lifespan="off",
+            timeout_keep_alive=30, timeout_graceful_shutdown=2, server_header=False, http=Patient, ws="none",
+            limit_concurrency=CONNECTIONS,
+            # Nobody stands before us whose word for an address counts.
+            proxy_headers=False,
         )  # fmt: skip
 
     def _load_certificate(self) -> None:

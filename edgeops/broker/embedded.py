@@ -26,7 +26,7 @@ class BuiltIn:
         self.host = plan.host
         self.port = port
         self._denied = 0
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {
             "host": plan.host,
             "port": self.port,

@@ -125,7 +125,7 @@ class Mosquitto:
     def __init__(self, plan: BrokerPlan, program: Path, port: int) -> None:
         self.host = plan.host
         self.port = port
-        plan.folder.mkdir(parents=True, exist_ok=True)
+        plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._acl = plan.folder / "mosquitto.acl"
         config = plan.folder / "mosquitto.conf"
         _write_private(self._acl, mosquitto_acl())

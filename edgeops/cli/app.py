@@ -8,7 +8,7 @@ from edgeops.wire.errors import Misuse
 from . import contexts
 from .frame import INTERRUPTED, command, fail
 from .local import audit as audit_check
-from .local import ca, clock, doctor, export, fleet, floor, init, key, model, release, site, up
+from .local import broker, ca, clock, doctor, export, fleet, floor, init, key, model, release, site, up
 from .local import root as root_document
 from .local.demo.command import demo
 from .remote import audit, devices, login, observe, pending, register, releases, rollouts, status, tokens
@@ -39,6 +39,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(root_document.app, name="root")
 app.add_typer(floor.app, name="floor")
 app.add_typer(site.app, name="site")
+app.add_typer(broker.app, name="broker")
 app.add_typer(ca.app, name="ca")
 app.add_typer(audit_app, name="audit")
 app.add_typer(clock.app, name="time")

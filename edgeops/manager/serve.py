@@ -19,8 +19,10 @@ from .deliver import Delivery
 from .hub import Hub
 from .inbox import Inbox
 from .ingest import Ingest
+from .layout import Layout
 from .quarantine import MOST_IN_SPAN, SHUT_OUT_S, SPAN_S, Quarantine
 from .revoke import write_crl
+from .settings import Settings
 from .silencer import Silencer
 from .site import read_site
 
@@ -200,14 +202,20 @@ def _arrange(hub: Hub) -> bool:
     return arrange(hub.layout, hub.settings, read_site(papers.site), papers.authority, hub.now())
 
 
-def _start_broker(hub: Hub) -> RunningBroker:
-    layout, settings = hub.layout, hub.settings
-    write_passwords(hub)
-    plan = BrokerPlan(
+def broker_plan(layout: Layout, settings: Settings) -> BrokerPlan:
+    """What the broker of this manager needs to know."""
+    return BrokerPlan(
         layout.broker, settings.bind, settings.mqtt_port, layout.clients, layout.certificate("server"),
         layout.tls_key("server"), layout.crl, settings.wss_port or None, layout.passwords,
     )  # fmt: skip
-    return start_broker(cast(Literal["auto", "mosquitto", "built-in"], settings.broker), plan)
+
+
+def _start_broker(hub: Hub) -> RunningBroker:
+    hub.layout.broker.mkdir(mode=0o700, exist_ok=True)
+    hub.layout.broker.chmod(0o700)
+    write_passwords(hub)
+    choice = cast(Literal["auto", "mosquitto", "built-in"], hub.settings.broker)
+    return start_broker(choice, broker_plan(hub.layout, hub.settings))
 
 
 def _link_plan(hub: Hub) -> LinkPlan:

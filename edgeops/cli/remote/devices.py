@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Unreachable
 
 from .. import show
 from ..client import at, items
@@ -50,7 +50,7 @@ def label_(
     run.emit(data, lambda: show.pairs(data))
 
 
-def revoke(run: Run, device: DeviceId, yes: Yes = False) -> None:
+def revoke(run: Run, device: DeviceId, yes: Yes = False) -> int:
     """Revoke a device: its certificate and tokens stop working at once. A new token brings it back.
 
     Example: edgeops device revoke pi-01 --yes
@@ -58,9 +58,10 @@ def revoke(run: Run, device: DeviceId, yes: Yes = False) -> None:
     confirm(run, device, yes, f"Revoke {device}? It must be enrolled again to come back.")
     data = run.client().post(at("devices", device, "revoke"))
     run.emit(data, f"revoked {device}{_shown(data)}")
+    return proven(data)
 
 
-def decommission(run: Run, device: DeviceId, yes: Yes = False) -> None:
+def decommission(run: Run, device: DeviceId, yes: Yes = False) -> int:
     """End a device for good: its credentials stop working, its id is not given away by accident (`register --reissue` may).
 
     Example: edgeops device decommission pi-01 --yes
@@ -68,6 +69,7 @@ def decommission(run: Run, device: DeviceId, yes: Yes = False) -> None:
     confirm(run, device, yes, f"Decommission {device}? It cannot come back.")
     data = run.client().post(at("devices", device, "decommission"))
     run.emit(data, f"decommissioned {device}{_shown(data)}")
+    return proven(data)
 
 
 def release(run: Run, device: DeviceId) -> None:
@@ -82,6 +84,11 @@ def confirm(run: Run, device: str, yes: bool, question: str) -> None:
     """Ask, unless told not to; raises Misuse("not-confirmed")."""
     if not yes and not run.json and not typer.confirm(question, err=True):
         raise Misuse("not-confirmed", f"nothing was done to {device}; confirm, or pass --yes")
+
+
+def proven(data: dict[str, Any]) -> int:
+    """The exit code: a device that was not shown to be out is for its caller to know, whatever the manager goes on trying."""
+    return 0 if data.get("silenced", True) else Unreachable.exit_code
 
 
 def _shown(data: dict[str, Any]) -> str:
