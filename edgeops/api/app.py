@@ -22,9 +22,8 @@ from . import (
     rollouts,
     tokens,
 )
-from .door import Door
+from .door import PREFIX, Door
 
-PREFIX = "/api/v1"
 OPEN = ("/health", "/ca", "/enroll", "/renew", "/login", "/credential", "/credential/challenge")
 OPEN_READS = ("/documents/root", "/documents/site", "/documents/floor")  # open to GET only
 NOUNS = (health, enroll, credential, pending, devices, objects, releases, documents, rollouts, observe, audit, tokens, login)

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/devices", tags=["devices"])
 Ttl = Annotated[int | None, Field(ge=60, le=90 * 86_400)]
 
 
-class NewDevice(BaseModel):
+class NewDevice(BaseModel, extra="forbid"):
     """A device to register; its token lives for `ttl_s` seconds. One with the `fingerprint` of its identity key needs no token.
 
     With `approval` an operator must approve it when it comes; `reissue` takes the id of a decommissioned device.
@@ -29,13 +29,13 @@ class NewDevice(BaseModel):
     reissue: bool = False
 
 
-class NewToken(BaseModel):
+class NewToken(BaseModel, extra="forbid"):
     """How long the new token lives, in seconds."""
 
     ttl_s: Ttl = None
 
 
-class Labels(BaseModel):
+class Labels(BaseModel, extra="forbid"):
     """Labels to set; null or an empty text removes one."""
 
     labels: dict[str, str | None]

@@ -19,7 +19,7 @@ ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-class NewDocument(BaseModel):
+class NewDocument(BaseModel, extra="forbid"):
     """A signed envelope, as its JSON object or as text."""
 
     envelope: dict[str, Any] | str

@@ -13,7 +13,7 @@ from .auth import Operator, TheHub, Viewer
 router = APIRouter(prefix="/pending", tags=["enrolment"])
 
 
-class Meant(BaseModel):
+class Meant(BaseModel, extra="forbid"):
     """Who is meant: devices by id, or all waiting ones that a selector matches; one of both."""
 
     ids: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=10_000)] = []

@@ -7,7 +7,8 @@ from typing import Any, cast
 from edgeops.manager.hub import Hub
 
 from . import door, problems
-from .app import PREFIX, make_app
+from .app import make_app
+from .door import PREFIX
 
 MEMBERS = "".join(f"| `{name}` | {field.description} |\n" for name, field in problems.Problem.model_fields.items())
 HEAD = f"""# The HTTP API

@@ -13,7 +13,7 @@ from .auth import Operator, TheHub, Viewer
 router = APIRouter(tags=["releases"])
 
 
-class NewRelease(BaseModel):
+class NewRelease(BaseModel, extra="forbid"):
     """A release envelope, as its JSON object or as text."""
 
     envelope: dict[str, Any] | str

@@ -13,7 +13,7 @@ from .auth import Operator, TheHub, Viewer
 router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 
-class NewRollout(BaseModel):
+class NewRollout(BaseModel, extra="forbid"):
     """Which release goes to which devices, in which waves. `policy` holds knobs of the engine, `trial` limits on the device."""
 
     model: str
@@ -28,19 +28,19 @@ class NewRollout(BaseModel):
     approvals: Annotated[int | None, Field(ge=1, le=16)] = None
 
 
-class Approval(BaseModel):
+class Approval(BaseModel, extra="forbid"):
     """The digest of the plan one agrees to, as `GET /rollouts/{rollout}` shows it."""
 
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class Refusal(BaseModel):
+class Refusal(BaseModel, extra="forbid"):
     """Why not, for the audit log."""
 
     why: Annotated[str, Field(max_length=500)] = ""
 
 
-class Abort(BaseModel):
+class Abort(BaseModel, extra="forbid"):
     """`keep` leaves updated devices as they are, `revert` takes all of them back."""
 
     mode: Literal["keep", "revert"] = "keep"

@@ -12,7 +12,7 @@ from .auth import Admin, TheHub
 router = APIRouter(prefix="/tokens", tags=["tokens"])
 
 
-class NewApiToken(BaseModel):
+class NewApiToken(BaseModel, extra="forbid"):
     """A token to make: `role` is viewer, operator or admin; without `ttl_s` (seconds) it does not expire."""
 
     name: str

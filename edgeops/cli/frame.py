@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 import os
 import sys
 import traceback
@@ -17,7 +16,7 @@ from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unfit, Unreachab
 from . import context
 from .client import Client
 from .session import ready
-from .show import safe
+from .show import encoded, safe
 
 P = ParamSpec("P")
 Body = Callable[Concatenate["Run", P], "int | None"]
@@ -49,7 +48,7 @@ class Run:
     def emit(self, data: Any, show: Callable[[], object] | str = "") -> None:
         """Print `data` as JSON with `--json`, else call (or print) `show`."""
         if self.json:
-            print(json.dumps(data, ensure_ascii=False, default=str), flush=True)
+            print(encoded(data), flush=True)
             self.said = True
         elif callable(show):
             show()
@@ -131,7 +130,7 @@ def _tell(reason: str, message: str, kind: str, code: int, as_json: bool, more: 
     if as_json:
         body = {"reason": reason, "message": message, "kind": kind, "exit_code": code, **(more or {})}
         try:
-            print(json.dumps({"error": body}, ensure_ascii=False), flush=True)
+            print(encoded({"error": body}), flush=True)
         except OSError:
             _drop_output()
     return code

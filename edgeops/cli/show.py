@@ -1,5 +1,6 @@
 """How answers look to a person: tables, ages, sizes. Plain text when piped, colours on a terminal."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,15 +66,26 @@ def cell(value: object) -> Text:
 def plain(value: object) -> str:
     """Text of a value; mappings as k=v."""
     if isinstance(value, Mapping):
-        return " ".join(f"{safe(str(name))}={plain(item)}" for name, item in value.items())
+        return " ".join(f"{line(str(name))}={plain(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
-    return f"{value:.4g}" if isinstance(value, float) else safe(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else line(str(value))
 
 
 def safe(text: str) -> str:
     """`text` without anything a terminal would obey: what devices say of themselves is shown to people. Line breaks stay."""
     return "".join(char if char.isprintable() or char == "\n" else f"\\x{ord(char):02x}" for char in text)
+
+
+def line(text: str) -> str:
+    """The same on one line: a value that began a new one could pass for another row."""
+    return safe(text).replace("\n", "\\n")
+
+
+def encoded(data: object) -> str:
+    """`data` as JSON, in which a terminal finds nothing to obey either: JSON itself lets through what is above ASCII."""
+    text = json.dumps(data, ensure_ascii=False, default=str)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def size(count: int | None) -> str:

@@ -58,7 +58,7 @@ def test_a_flood_neither_silences_others_nor_goes_on(
         with flood(tmp_path / "loud", serving.running.broker.port):
             quiet.send("presence", quiet.device.presence())
             until(http, "/devices/quiet", "presence", "online")
-            until(http, "/health", "shut_out", ["loud"])
+            until(http, "/health/details", "shut_out", ["loud"])
         quiet.send("state", quiet.device.state({"main": SlotReport("idle", "digits", 3, "f" * 64)}))
         until(http, "/devices/quiet", "slots", {"main": "digits:3"})
     finally:

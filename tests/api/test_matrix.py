@@ -24,7 +24,8 @@ NEEDS = {
     "viewer": {
         "GET /devices", "GET /devices/{device}", "GET /releases", "GET /releases/{model}/{version}", "GET /models", "GET /rollouts",
         "GET /rollouts/{rollout}", "GET /status", "GET /telemetry", "GET /drift", "GET /audit", "GET /audit/checkpoints",
-        "GET /objects/{digest}", "HEAD /objects/{digest}", "GET /whoami", "GET /documents", "GET /pending", "GET /join-line",
+        "GET /objects/{digest}", "HEAD /objects/{digest}",
+        "GET /whoami", "GET /health/details", "GET /documents", "GET /pending", "GET /join-line",
     },
     "operator": {
         "POST /devices", "PATCH /devices/{device}", "POST /devices/{device}/token", "POST /devices/{device}/revoke",

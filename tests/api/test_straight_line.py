@@ -67,6 +67,6 @@ def test_a_device_revoked_before_it_ever_enrolled_is_let_in_with_a_new_token(
 
 def test_everything_health_says_is_documented(http: httpx.Client) -> None:
     """Each member of the answer, and of what it says of the broker, stands in docs/api.md."""
-    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8").split("## GET /health\n")[1].split("\n## ")[0]
-    said = http.get("/health").json()
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8").split("## GET /health/details\n")[1].split("\n## ")[0]
+    said = http.get("/health/details").json()
     assert [name for name in [*said, *said["broker"]] if name not in page] == []

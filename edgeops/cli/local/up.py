@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..frame import Run
+from ..show import line
 from ..signals import loading
 from .place import find_folder, open_place
 
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
 LOG = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 Folder = Annotated[Path | None, typer.Argument(metavar="DIR", help="The manager's folder (default: here, else the context's).")]
+
+
+class Plain(logging.Formatter):
+    """One line for a message, whatever words of devices are in it; below it a traceback, with nothing a terminal would obey."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """The line."""
+        return line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """The traceback, indented, so that none of its lines passes for one of the log."""
+        return "\n".join(f"  {line(one)}" for one in super().formatException(ei).split("\n"))
 
 
 def up(
@@ -30,7 +43,9 @@ def up(
         from edgeops.api.serve import serve
 
     place = open_place(find_folder(folder, run.context) or Path.cwd())
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format=LOG)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plain(LOG))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     # Checkpoints of the audit log are evidence once they are elsewhere, and a journal often is.
     logging.getLogger("edgeops.audit").setLevel(logging.INFO)
     run.note(f"starting the manager of fleet {place.settings.fleet} in {place.layout.root} …")

@@ -25,7 +25,7 @@ def health(run: Run) -> int:
 
     Example: edgeops health
     """
-    data = run.client().get("/health")
+    data = run.client().get("/health/details")
     run.emit(data, lambda: show.pairs(data))
     return 0 if str(data.get("status", "ok")) in ("ok", "healthy", "pass") else 1
 
