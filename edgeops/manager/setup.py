@@ -118,5 +118,6 @@ def _write_pki(layout: Layout, settings: Settings, now: int) -> pki.Pair:
     for name, pair in (("ca", ca), ("server", server), ("manager", manager)):
         write_whole(layout.tls_key(name), pair.key_pem, 0o600)
         write_whole(layout.certificate(name), pair.certificate_pem)
+    write_whole(layout.clients, ca.certificate_pem)
     write_whole(layout.crl, pki.make_crl(ca, (), now))
     return ca

@@ -69,13 +69,16 @@ def test_approving_and_rejecting(straw, edgeops, words, body):
 
 
 def test_ends_and_quarantine(straw, edgeops, monkeypatch):
-    """`decommission` asks first and says what the broker showed; `release-quarantine` is one POST."""
+    """`decommission` asks first and says what the broker showed, 4 when it showed nothing; `release-quarantine` is one POST."""
     shown = {"id": "pi-1", "status": "decommissioned"}
     straw.answers["POST", "/devices/pi-1/decommission"] = shown | {"silenced": True, "silenced_ms": 12, "missing": ""}
     straw.answers["POST", "/devices/pi-1/revoke"] = shown | {"silenced": False, "silenced_ms": None, "missing": "no broker"}
     straw.answers["POST", "/devices/pi-1/release"] = shown
     assert "shown after 12 ms" in edgeops("device", "decommission", "pi-1", "--yes").out
-    assert "no broker" in edgeops("device", "revoke", "pi-1", "--yes").out
+    unshown = edgeops("device", "revoke", "pi-1", "--yes")
+    assert "no broker" in unshown.out and unshown.code == 4
+    unshown = edgeops("device", "revoke", "pi-1", "--json")
+    assert unshown.json["silenced"] is False and unshown.code == 4
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert "[not-confirmed]" in edgeops("device", "decommission", "pi-1").err
     assert edgeops("device", "release-quarantine", "pi-1").code == 0
