@@ -117,7 +117,7 @@ def _enrolled(
     withdraw(tx, must_get(tx, state.device), now)
     pem, columns = _certify(hub, state.device, csr, now)
     # What was known of the boots, documents and orders of an earlier incarnation says nothing about this one.
-    anew = {"boot": None, "boots": None, "born": None, "documents": None, "desired": None, "desired_expires": None} if afresh else {}
+    anew = dict.fromkeys(("boot", "boots", "born", "documents", "desired", "desired_expires")) if afresh else {}
     keep(tx, state, agent=agent, **anew, **columns)
     if afresh:
         text = f"incarnation {state.incarnation}, identity {rules.fingerprint_of(state.identity)}"
