@@ -1,11 +1,14 @@
 """What an issuer may send when it is asked for its keys: little, soon, as JSON, over https, about itself."""
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,12 @@ from typing import Any
 import pytest
 
 from edgeops.api import issuer as issuer_room
+from edgeops.api import login as login_room
 from edgeops.api.issuer import Issuer
 from edgeops.manager import pki
+from edgeops.manager.hub import Hub
 from edgeops.manager.login import Login, login_from
+from edgeops.manager.settings import Settings, dump, settings_from
 from edgeops.wire.errors import Misuse, Unreachable
 
 from .issuers import Straw, straw
@@ -189,3 +195,20 @@ def test_a_setting_that_would_let_anybody_in_is_refused(change: dict[str, Any]) 
     with pytest.raises(Misuse) as caught:
         login_from(WHOLE | change)
     assert caught.value.reason == "setting-invalid"
+
+
+def test_a_written_setting_reads_as_the_same() -> None:
+    """As `edgeops init` writes it, and as a table of its own."""
+    given = replace(Settings(), oidc=login_from(WHOLE))
+    assert settings_from(tomllib.loads(dump(given))) == given
+    lines = [line for line in dump(given).splitlines() if not line.startswith("oidc")]
+    table = ["[oidc]", *(f"{name} = {json.dumps(value)}" for name, value in WHOLE.items())]
+    assert settings_from(tomllib.loads("\n".join([*lines, *table]))) == given
+
+
+def test_without_the_extra_the_manager_says_what_to_install(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it starts, not when the first person comes; without the setting nothing is missing."""
+    monkeypatch.setattr(login_room, "find_spec", lambda _name: None)
+    assert login_room.bearers(hub) is None
+    with pytest.raises(Misuse, match=r"edgeops\[oidc\]"):
+        login_room.bearers(replace(hub, settings=replace(hub.settings, oidc=login_from(WHOLE))))
