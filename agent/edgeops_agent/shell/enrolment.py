@@ -133,6 +133,7 @@ def _keep(token: Token, answer: dict[str, Any], folder: StateFolder, paths: Path
     pair_of(paths.tls_key.read_bytes(), certificate)
     for path, data in ((paths.certificate, certificate), (paths.site, str(answer["site"]).encode())):
         write_whole(path, data, 0o600)
+    folder.keep(Record(trust))  # whole or not there; the first copy of the record can be torn, and has none beside it
     folder.save(Record(trust))
     return trust
 

@@ -1,0 +1,173 @@
+"""Trust on the real file code under power cuts: nothing acknowledged is lost, everybody comes back, seeded bugs are caught."""
+
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from edgeops.manager.hub import open_hub
+from edgeops_agent.shell import credentials, disk, enrolment, intake, upkeep
+
+from ..manager.house import Clock, new_manager
+from . import lives
+from .lives import Office, Violation, run
+from .power import FATES
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    """One manager for all lives; what is tested here is not its disk."""
+    folder = new_manager(tmp_path_factory.mktemp("office") / "m").folder
+    hub = open_hub(folder, clock := Clock())
+    event.listen(hub.store.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF").close())
+    hub.store.engine.dispose()
+    yield Office(hub, clock)
+    hub.close()
+
+
+def explore(office: Office, folder: Path, cuts: list[tuple[int, ...]], deaf: str = "", most: int = 10**9) -> tuple[int, list[str]]:
+    """(lives, violations) with these cuts, each with every fate of what was not synced; stops after `most` violations."""
+    lives, violations = 0, list[str]()
+    for number, (cut, fate) in enumerate(itertools.product(cuts, FATES)):
+        lives += 1
+        try:
+            run(office, folder / f"life-{number}", cut, fate, deaf)
+        except Violation as error:
+            violations.append(f"cut {cut}, {fate}: {error}")
+            if len(violations) >= most:
+                break
+        finally:
+            shutil.rmtree(folder / f"life-{number}", ignore_errors=True)
+    return lives, violations
+
+
+def test_no_cut_loses_trust(office: Office, tmp_path: Path, tell: Callable[[str], None]) -> None:
+    """Every single cut, and pairs of cuts, with all three fates of what was not synced."""
+    calls = run(office, tmp_path / "calm", (), "kept").calls["end"]
+    cuts: list[tuple[int, ...]] = [(), *((cut,) for cut in range(1, calls + 1))]
+    cuts += [(first, second) for first in range(1, calls + 1, 11) for second in (1, 3, 8)]
+    lives, violations = explore(office, tmp_path, cuts)
+    tell(f"trust cuts {lives} at {calls} file calls, violations {len(violations)}; seeded bugs, a test each: {len(BUGS)}")
+    assert not violations, violations[:5]
+    assert calls > 100 and lives > 500
+
+
+def in_place(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write where the old bytes are."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+        os.fsync(file.fileno())
+
+
+def two_files(path: Path, pair: credentials.Pair) -> None:
+    """Key first, certificate then."""
+    for name, data in (("tls.key", pair.pem), ("tls.crt", pair.pem)):
+        disk.write_whole(path.with_name(name), data)
+    path.unlink()
+
+
+def away_first(paths: Any) -> None:
+    """Make room before the new one is there."""
+    pair = credentials.read_pair(paths)
+    for path in (paths.certificate, paths.tls_key):
+        path.unlink(missing_ok=True)
+    if pair and not paths.pair.exists():
+        credentials.keep_pair(paths.pair, pair)
+
+
+def one_copy(real: Callable[..., None]) -> Callable[..., None]:
+    """Always overwrite the same copy of the record."""
+
+    def save(folder: disk.StateFolder, record: Any) -> None:
+        folder._next = "a"
+        real(folder, record)
+
+    return save
+
+
+def emptied(folder: disk.StateFolder) -> None:
+    """Lay the copies out anew at every start."""
+    for name in ("a", "b"):
+        in_place(folder.root / f"record.{name}", bytes(disk.COPY_BYTES))
+
+
+def act_first(real: Callable[..., Any]) -> Callable[..., Any]:
+    """Tell others of the new sites before the record is saved."""
+
+    def take(self: intake.Intake, bundle: Any, by_site: int = 0) -> Any:
+        store, self._store = self._store, lambda record: (setattr(self._ledger, "record", record), self._moved())  # type: ignore[assignment]
+        try:
+            received = real(self, bundle, by_site)
+        finally:
+            self._store = store
+        store(received.record)
+        return received
+
+    return take
+
+
+def record_first(patch: pytest.MonkeyPatch) -> None:
+    """Enrolment is over before certificate and site are there."""
+    waiting: list[tuple[Any, ...]] = []
+    save = disk.StateFolder.save
+
+    def late(folder: disk.StateFolder, record: Any) -> None:
+        save(folder, record)
+        while waiting:
+            disk.write_whole(*waiting.pop(0))
+
+    def write(path: Path, *rest: Any) -> None:
+        waiting.append((path, *rest)) if path.name == "site.json" else disk.write_whole(path, *rest)
+
+    patch.setattr(enrolment, "write_whole", write)
+    patch.setattr(disk.StateFolder, "save", late)
+
+
+def unkept(patch: pytest.MonkeyPatch) -> None:
+    """The record names the site, then the site is kept."""
+    real = intake.Intake.take
+
+    def take(self: intake.Intake, bundle: Any, by_site: int = 0) -> Any:
+        received = real(self, bundle, by_site)
+        if received.site:
+            intake.keep_site(self._folder, received.site)
+        return received
+
+    patch.setattr(intake.Intake, "take", take)
+    patch.setattr(intake.Intake, "_keep", lambda *_: None)
+
+
+def bug(where: Any, name: str, make: Callable[..., Any], wraps: bool = False) -> Callable[[pytest.MonkeyPatch], None]:
+    """A bug that replaces one function."""
+    return lambda patch: patch.setattr(where, name, make(getattr(where, name)) if wraps else make)
+
+
+BUGS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str]] = {
+    "the pair is written in place": (bug(upkeep, "keep_pair", lambda path, pair: in_place(path, pair.pem)), "renew", ""),
+    "the pair is two files again": (bug(upkeep, "keep_pair", two_files), "renew", ""),
+    "the two files go before the one is there": (bug(lives, "join_files", away_first), "start", ""),
+    "the record has one copy": (bug(disk.StateFolder, "save", one_copy, wraps=True), "renew", ""),
+    "a start empties the record": (bug(disk.StateFolder, "prepare", emptied), "renew", ""),
+    "act, then save": (bug(intake.Intake, "take", act_first, wraps=True), "move", ""),
+    "the record names a site that is not kept yet": (unkept, "move", ""),
+    "enrolment ends before the site is there": (record_first, "enrol", ""),
+    "files are not synced": (lambda _: None, "enrol", "files"),
+    "folders are not synced": (lambda _: None, "enrol", "folders"),
+}
+"""Bugs: how to put them in, the part of a life they are looked for in, and what they make the disk deaf to."""
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_seeded_bug_is_caught(office: Office, tmp_path: Path, name: str) -> None:
+    """The same search finds this bug."""
+    seed, part, deaf = BUGS[name]
+    calls = run(office, tmp_path / "calm", (), "kept").calls
+    with pytest.MonkeyPatch.context() as patch:
+        seed(patch)
+        _, violations = explore(office, tmp_path, [(cut,) for cut in range(calls[part] + 1, calls["end"] + 1)], deaf, most=1)
+    assert violations, f"not caught: {name}"
