@@ -31,6 +31,8 @@ from edgeops.wire.chain import Finding, check_chain, read_checkpoints, root_chai
 from edgeops.wire.messages import SlotReport
 from edgeops.wire.token import Token
 
+from ..conftest import Score
+
 pytestmark = pytest.mark.real
 JSON = {"content-type": "application/json"}
 
@@ -276,11 +278,12 @@ ROWS: list[tuple[Callable[[Place], httpx.Response], int, str]] = [
 
 @pytest.mark.parametrize(("ask", "status", "reason"), ROWS, ids=lambda value: getattr(value, "__name__", ""))
 def test_each_input_gets_its_answer(
-    place: Place, ask: Callable[[Place], httpx.Response], status: int, reason: str
+    place: Place, ask: Callable[[Place], httpx.Response], status: int, reason: str, score: Score
 ) -> None:
     """Status and reason of one row."""
     answer = ask(place)
     assert (answer.status_code, answer.json()["reason"]) == (status, reason), answer.text
+    score.refused(f"enrol-{ask.__name__.replace('_', '-')}", f"{status} {reason}")
 
 
 def test_all_refused_tokens_look_the_same(place: Place) -> None:

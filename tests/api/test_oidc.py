@@ -23,6 +23,7 @@ from edgeops.api.app import make_app
 from edgeops.manager.hub import Hub
 from edgeops.manager.login import Login
 
+from ..conftest import Score
 from .issuers import AUDIENCE, CLIENT, ROLES, Nanoidp, Straw, nanoidp, public_jwk, straw, unsigned
 
 API = "/api/v1"
@@ -186,12 +187,13 @@ ATTACKS = (
 
 @pytest.mark.real
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_attack_is_refused(manager: TestClient, issuer: Nanoidp, attack: Attack) -> None:
+def test_attack_is_refused(manager: TestClient, issuer: Nanoidp, attack: Attack, score: Score) -> None:
     """Each is refused for its own reason, and the token is not said again."""
     token = attack.make(issuer)
     answer = ask(manager, token)
     assert said(answer) == (attack.status, attack.reason), answer.text
     assert token not in answer.text
+    score.refused(f"login-{attack.name}", attack.reason)
 
 
 def test_attacks_have_names_of_their_own() -> None:

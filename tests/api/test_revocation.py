@@ -25,6 +25,7 @@ from edgeops.store.tables import devices
 from edgeops.wire import topics
 from edgeops.wire.envelope import seal
 
+from ..conftest import Score
 from .line import PATIENCE_S, Connected, enrol
 
 pytestmark = pytest.mark.real
@@ -85,8 +86,9 @@ def status(http: httpx.Client, path: str, **body: Any) -> dict[str, Any]:
 
 
 def test_a_revoked_device_is_silent_and_stays_out(
-    serving: Serving, http: httpx.Client, live: Callable[[str], Live], tmp_path: Path, kind: str, tell: Callable[[str], None]
-) -> None:
+    serving: Serving, http: httpx.Client, live: Callable[[str], Live], tmp_path: Path, kind: str, tell: Callable[[str], None],
+    score: Score,
+) -> None:  # fmt: skip
     """Its session ends, its certificate is refused, the answer says so and how long it took; of the rest no message is lost."""
     victim, other = live("pi-1"), live("pi-2")
     began, topic = time.monotonic(), topics.down("pi-2", "cmd")
@@ -112,6 +114,8 @@ def test_a_revoked_device_is_silent_and_stays_out(
         got += [payload] if where == topic else []
     assert got == sent and other.up()
     assert [row["action"] for row in http.get("/audit").json()["audit"]][-2:] == ["device-revoke", "device-silenced"]
+    score.refused(f"{kind}-session-after-revocation", "session-ended")
+    score.refused(f"{kind}-certificate-after-revocation", "certificate-refused")
     tell(f"revocation on {kind}: session gone after {gone * 1000:.0f} ms, shown after {answer['silenced_ms']} ms")
 
 

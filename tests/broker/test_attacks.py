@@ -260,12 +260,14 @@ TABLE = (
 
 
 @pytest.mark.parametrize("attack", TABLE, ids=lambda attack: attack.name)
-def test_an_attack_gets_nothing(site, attack):
+def test_an_attack_gets_nothing(site, attack, score, request):
     """The attacker gets nothing, and the victim's connection, opened before, still works after it."""
     victim = site.online("dev-v", own("dev-v", "dn/+"))
     assert attack.attempt(site) == "", attack.name
     site.online("manager").send(own("dev-v", "dn/cmd"), b"still here")
     assert victim.until(b"still here") == [(own("dev-v", "dn/cmd"), b"still here", False)]
+    where = next(kind for kind in ("mosquitto", "built-in") if kind in request.node.name)
+    score.refused(f"{where}-{attack.name}", "held-by-broker")
 
 
 def test_who_says_nothing_is_hung_up_on(kind, pki, tmp_path, make_site):

@@ -18,6 +18,8 @@ from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.root import ROLES, Role, Root
 
+from ..conftest import Score
+
 Entry = dict[str, Any]
 FLEET, NOW = "testfleet", 1_900_000_000
 
@@ -120,9 +122,10 @@ def test_an_honest_log_holds() -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_the_first_bad_entry_is_named(name: str) -> None:
+def test_the_first_bad_entry_is_named(name: str, score: Score) -> None:
     """Each way to change the log is found and the right entry named."""
     assert verdict_of(chain, name) == ATTACKS[name][1:3]
+    score.refused(f"audit-{name.replace(',', '').replace(' ', '-')}", ATTACKS[name][1])
 
 
 @pytest.mark.parametrize("name", [name for name, row in ATTACKS.items() if not row[3]])
