@@ -21,8 +21,9 @@ from ..core.record import Record
 from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
 from ..core.update import step
 from . import builds, facts
+from .calling import make_link, settings_for
 from .clock import Clock, tick
-from .credentials import files_of, join_files
+from .credentials import join_files
 from .disk import StateFolder
 from .documents import Documents, needed
 from .downloads import Downloads
@@ -32,11 +33,10 @@ from .inbox import Inbox, Message
 from .intake import Intake
 from .journal import Sparing, say
 from .ledger import Ledger, Unsaved
-from .link import DeviceLink, LinkSettings
+from .link import LinkSettings
 from .listen import Listeners
 from .news import Ailing, Collected, Crashed, Ran
 from .pointers import Pointers
-from .reach import mqtt_ways
 from .revival import Revival
 from .runner import SlotRunner
 from .upkeep import Found, Renewed, Upkeep
@@ -93,7 +93,7 @@ class Supervisor:
             self.upkeep.lost,
         )  # fmt: skip
         self.intake.begin()
-        self.link = self.voice.mouth = self._make_link()
+        self.link = self.voice.mouth = make_link(self._link_settings(), self.inbox, self.clock)
         self.downloads = Downloads(
             functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event))
         )
@@ -106,19 +106,7 @@ class Supervisor:
         return self.ledger.record
 
     def _link_settings(self) -> LinkSettings:
-        key, certificate = files_of(self.paths)
-        ways = mqtt_ways(self.intake.sites())
-        if not ways:
-            say(f"no site document can be read, so nobody can be reached; what runs goes on; put one at {self.paths.site}")
-        return LinkSettings(ways, self.record.trust.device, certificate, key, *self.voice.presence("gone"))
-
-    def _make_link(self) -> DeviceLink:
-        link = DeviceLink(
-            self._link_settings(), lambda: self.inbox.put("connected"), lambda topic, data: self.inbox.offer(Message(topic, data)),
-            lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, self.clock.least,
-        )  # fmt: skip
-        link.subscribe(topics.downs_of(self.record.trust.device))
-        return link
+        return settings_for(self.paths, self.intake.sites(), self.record.trust.device, self.voice.presence("gone"))
 
     def _relink(self) -> None:
         self.link.change(self._link_settings())

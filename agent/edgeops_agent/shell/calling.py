@@ -1,0 +1,34 @@
+"""How this device calls its manager: to which brokers, as whom, and where what it hears goes."""
+
+import secrets
+import time
+
+from edgeops.wire import topics
+from edgeops.wire.root import Site
+
+from .clock import Clock
+from .credentials import files_of
+from .identity import Paths
+from .inbox import Inbox, Message
+from .journal import say
+from .link import DeviceLink, LinkSettings
+from .reach import mqtt_ways
+
+
+def settings_for(paths: Paths, sites: tuple[Site, ...], device: str, will: tuple[str, bytes]) -> LinkSettings:
+    """What to connect with now; without any readable site there is nobody to call, which is said."""
+    key, certificate = files_of(paths)
+    ways = mqtt_ways(sites)
+    if not ways:
+        say(f"no site document can be read, so nobody can be reached; what runs goes on; put one at {paths.site}")
+    return LinkSettings(ways, device, certificate, key, *will)
+
+
+def make_link(settings: LinkSettings, inbox: Inbox, clock: Clock) -> DeviceLink:
+    """A link that puts "connected" and messages into the inbox; it is not started yet."""
+    link = DeviceLink(
+        settings, lambda: inbox.put("connected"), lambda topic, data: inbox.offer(Message(topic, data)),
+        lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, clock.least,
+    )  # fmt: skip
+    link.subscribe(topics.downs_of(settings.device))
+    return link
