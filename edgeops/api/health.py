@@ -21,7 +21,7 @@ def health(hub: TheHub, running: TheRunning) -> dict[str, Any]:
 
 @router.get("/health/details")
 def details(hub: TheHub, running: TheRunning, _caller: Viewer) -> dict[str, Any]:
-    """The same, and why: the broker, what devices sent, who is shut out.
+    """The same `status`, `version` and `fleet`, and why: the broker, what devices sent, who is shut out.
 
     `broker` says kind, host, port, whether it is alive and whether our link to it is connected; `acl_denied` counts what it
     refused. `messages` counts what devices sent, by noun, and what was refused, as `refused.REASON`; `waiting` are yet to be read,
