@@ -41,7 +41,7 @@ def _show_update(update: Mapping[str, Any]) -> None:
         row = update["documents"][kind]
         print(f"  {kind:<18}{row['signed']:>14,}{row['envelope']:>12,}{row['sent']:>15,}")
     size, packed, stream = update["order_and_release"], update["order_and_release_gzip"], update["stream"]
-    print(f"  ORDER + RELEASE: {size:,} B = the message, base64, escapes and all, if it held only these two (gzip {packed:,} B)")
+    print(f"  ORDER + RELEASE: {size:,} B = the message if it held only these two (gzip {packed:,} B)")
     print(f"  one more variant in the release adds {update['per_variant']:,} B")
     print("  not counted: topic and MQTT header, the acknowledging command, and the stream list:")
     more = f"{stream['per_frame']:.0f} B more for each frame of 60 KiB, {stream['per_object']:.0f} B for each object"

@@ -13,7 +13,7 @@ from edgeops.parcel.manifest import MAX_OBJECTS, Inline, Manifest, Segment
 from edgeops.parcel.walker import tensor_ranges
 from edgeops.wire.errors import Rejected
 from edgeops.wire.keys import sha256
-from edgeops.wire.release import Side
+from edgeops.wire.release import MAX_OBJECT, Side
 
 from .runtime import PENULTIMATE
 from .source import all_graphs, all_tensors
@@ -24,15 +24,21 @@ MAX_PENULTIMATE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """One variant as it travels: the manifest's bytes and every object by digest (skeleton, tensors, inline skeleton)."""
+    """The model of one variant in both layouts, and its objects by digest (skeleton, tensors, inline skeleton)."""
 
-    manifest: bytes
+    skeleton: Side
+    tensors: tuple[Side, ...]
+    inline: Inline
     objects: Mapping[str, bytes]
 
     @property
-    def parsed(self) -> Manifest:
-        """The manifest."""
-        return Manifest.decode(self.manifest)
+    def size(self) -> int:
+        """Bytes of the external layout."""
+        return self.skeleton.size + sum(side.size for side in self.tensors)
+
+    def manifest(self, golden: Side, reference: Side | None) -> Manifest:
+        """The manifest, once there is something to prove the model by."""
+        return Manifest(self.skeleton, self.tensors, golden, reference, self.inline)
 
 
 def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -163,8 +169,10 @@ def pack(model: onnx.ModelProto, threshold: int = THRESHOLD) -> Packed:
     parts.append(Segment(len(whole) - at))
     rest = b"".join(inner)
     inline = Inline(_side(whole), _side(rest), tuple(part for part in parts if part.length))
-    manifest = Manifest(_side(skeleton), tuple(Side(digest, len(body)) for digest, body in sorted(bodies.items())), inline)
-    return Packed(manifest.encode(), bodies | {sha256(skeleton): skeleton, sha256(rest): rest})
+    objects = bodies | {sha256(skeleton): skeleton, sha256(rest): rest}
+    if max(map(len, objects.values())) > MAX_OBJECT:
+        raise Rejected("too-large", f"a tensor has more than {MAX_OBJECT >> 20} MiB, which is all that travels as one object")
+    return Packed(_side(skeleton), tuple(Side(digest, len(body)) for digest, body in sorted(bodies.items())), inline, objects)
 
 
 def _skeleton(model: onnx.ModelProto, objects: Mapping[str, tuple[str, int]]) -> bytes:

@@ -16,7 +16,7 @@ def report_bytes(judged: Sequence[Judged], rows: Sequence[Row], best: str, optio
     """What was measured, on what, and why each variant passed or not. Units are in the names; mdb = 1e-3 dB."""
     gates = options.gates
     measured = {
-        item.made.draft.name: _quality(item.quality) | _latency(item.latency) | {"size": item.made.packed.parsed.size}
+        item.made.draft.name: _quality(item.quality) | _latency(item.latency) | {"size": item.made.packed.size}
         for item in judged
     }  # fmt: skip
     return canonical.encode({

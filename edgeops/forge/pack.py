@@ -48,7 +48,7 @@ class Folder:
         """Keep every object of a variant; returns the path of the skeleton, which can be loaded from there."""
         for body in packed.objects.values():
             self.put(body)
-        return self.objects / packed.parsed.skeleton.sha256
+        return self.objects / packed.skeleton.sha256
 
 
 def make_variant(
@@ -56,16 +56,9 @@ def make_variant(
 ) -> Variant:
     """Write all of a variant into `folder` and describe it."""
     folder.put_all(packed)
-    manifest = folder.put(packed.manifest)
-    golden_side = folder.put(golden.encode())
-    reference_side = folder.put(reference) if reference is not None else None
-    variant = Variant(classes, dict(options), manifest, golden_side, reference_side, 0)
-    return Variant(classes, dict(options), manifest, golden_side, reference_side, fetch_size(variant, packed.parsed.size))
-
-
-def fetch_size(variant: Variant, model: int) -> int:
-    """All bytes a device without anything fetches: manifest, golden vectors, reference and `model`, the external layout."""
-    return model + variant.manifest.size + variant.golden.size + (variant.reference.size if variant.reference else 0)
+    manifest = packed.manifest(folder.put(golden.encode()), folder.put(reference) if reference is not None else None)
+    side = folder.put(manifest.encode())
+    return Variant(classes, dict(options), side, side.size + manifest.size)
 
 
 def sides_of(folder: Folder, release: Release) -> list[Side]:
@@ -73,8 +66,7 @@ def sides_of(folder: Folder, release: Release) -> list[Side]:
     found = list(release.sides.values())
     for variant in release.variants.values():
         manifest = Manifest.decode(folder.get(variant.manifest))
-        found += [variant.manifest, variant.golden, *manifest.objects]
-        found += [variant.reference] if variant.reference else []
+        found += [variant.manifest, *manifest.objects]
         found += [manifest.inline.skeleton] if manifest.inline else []
     return found
 

@@ -12,9 +12,9 @@ from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.golden import GoldenSet
 from edgeops.wire.keys import Signer
-from edgeops.wire.release import Release, Side, Variant
+from edgeops.wire.release import Release, Side, Variant, shortest
 
-from .pack import ENVELOPE, OBJECTS, PAYLOAD, fetch_size
+from .pack import ENVELOPE, OBJECTS, PAYLOAD
 
 
 def sign_release(folder: Path, signers: Sequence[Signer], replace: bool = False) -> bytes:
@@ -48,7 +48,7 @@ def check_folder(folder: Path) -> Release:
         raise Misuse("no-release", f"{path} does not exist; a release folder holds {PAYLOAD} and {OBJECTS}/")
     value = canonical.decode(path.read_bytes(), PAYLOAD)
     release = Release.parse(Fields.of(value, "release"))
-    if release.payload() != value:
+    if release.payload() != shortest(value):
         raise Rejected("unknown-field", f"{PAYLOAD} holds fields that this version of edgeops does not know and would not sign")
     for name, variant in release.variants.items():
         _check_variant(folder, name, variant)
@@ -65,12 +65,12 @@ def _check_variant(folder: Path, name: str, variant: Variant) -> None:
         _read(folder, side)
     if manifest.inline:
         assemble_inline(manifest.inline, _read(folder, manifest.inline.skeleton), lambda digest: _read(folder, sizes[digest]))
-    golden = GoldenSet.decode(_read(folder, variant.golden))
+    golden = GoldenSet.decode(_read(folder, manifest.golden))
     for device_class in variant.classes:
         golden.tolerance_for(device_class)
-    if variant.reference:
-        ReferenceProfile.from_bytes(_read(folder, variant.reference))
-    size = fetch_size(variant, manifest.size)
+    if manifest.reference:
+        ReferenceProfile.from_bytes(_read(folder, manifest.reference))
+    size = variant.manifest.size + manifest.size
     if variant.size != size or not skeleton:
         raise Rejected("wrong-size", f"variant {name}: says {variant.size} bytes, its objects have {size}; correct {PAYLOAD}")
 

@@ -84,7 +84,7 @@ class Judged:
         """The line of the table."""
         found, time, verdict = self.quality, self.latency, self.verdict
         return Row(
-            self.made.draft.name, self.made.packed.parsed.size, found.accuracy, found.agreement, time.p50_us, time.ratio,
+            self.made.draft.name, self.made.packed.size, found.accuracy, found.agreement, time.p50_us, time.ratio,
             verdict.passed, verdict.reason, verdict.detail,
         )  # fmt: skip
 
@@ -128,7 +128,7 @@ def judge_all(made: list[Made], evaluation: Dataset, options: Options) -> list[J
     judged = []
     for item, got, timing in zip(made, outputs, times, strict=True):
         measured = quality(got, outputs[0], evaluation.y)
-        ratio = item.packed.parsed.size / made[0].packed.parsed.size
+        ratio = item.packed.size / made[0].packed.size
         verdict = judge(item.draft.kind, measured, timing, ratio, options.gates)
         if item.draft.name not in options.variants:
             verdict = Verdict(False, "not-wanted", "made only as the yardstick")

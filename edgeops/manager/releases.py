@@ -81,15 +81,13 @@ def _known(tx: Connection, release: Release, digest: str) -> Row | None:
 
 def check_objects(blobs: Blobs, release: Release) -> None:
     """Raise Missing naming every absent object, Rejected("bad-object" | "wrong-size") for one that differs."""
-    sides = [*release.sides.values()]
-    manifests = []
-    for variant in release.variants.values():
-        sides += [variant.manifest, variant.golden, *((variant.reference,) if variant.reference else ())]
-        manifests.append(variant.manifest)
-    missing = _absent(blobs, sides)
-    for side in manifests:
-        if side.sha256 not in missing:
-            manifest = Manifest.decode(blobs.read(side.sha256))
+    missing = _absent(blobs, (*release.sides.values(), *(variant.manifest for variant in release.variants.values())))
+    for name, variant in release.variants.items():
+        if variant.manifest.sha256 not in missing:
+            manifest = Manifest.decode(blobs.read(variant.manifest.sha256))
+            size = variant.manifest.size + manifest.size
+            if variant.size != size:
+                raise Rejected("wrong-size", f"variant {name} says {variant.size} bytes, its objects have {size}: make it anew")
             missing |= _absent(blobs, manifest.objects)
             if manifest.inline:
                 missing |= _absent(blobs, [manifest.inline.skeleton])

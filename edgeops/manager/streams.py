@@ -28,9 +28,8 @@ class Stream:
 
 
 def objects_of(variant: Variant, manifest: Manifest) -> tuple[Side, ...]:
-    """What a device fetches for a variant, in the order of the stream; each object once."""
-    sides = [variant.manifest, variant.golden, *((variant.reference,) if variant.reference else ()), *manifest.objects]
-    return tuple({side.sha256: side for side in sides}.values())
+    """What a device fetches for a variant, in the order of the stream."""
+    return (variant.manifest, *manifest.objects)
 
 
 def ensure(hub: Hub, tx: Connection, release: str, name: str, variant: Variant) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, select
 
+from edgeops.parcel.manifest import Manifest
 from edgeops.sketch.drift import DriftVerdict, scan
 from edgeops.sketch.reference import ReferenceProfile
 from edgeops.sketch.window import SketchWindow, Tally
@@ -150,9 +151,10 @@ def _unjudged(why: str) -> dict[str, Any]:
 def _reference(hub: Hub, tx: Connection, item: Running) -> ReferenceProfile | None:
     row = rows.get(tx, releases, digest=item.release)
     variant = release_noun.read(row).variants.get(item.variant) if row else None
-    if variant is None or variant.reference is None:
+    if variant is None:
         return None
     try:
-        return ReferenceProfile.from_bytes(hub.blobs.read(variant.reference.sha256))
+        reference = Manifest.decode(hub.blobs.read(variant.manifest.sha256)).reference
+        return ReferenceProfile.from_bytes(hub.blobs.read(reference.sha256)) if reference else None
     except EdgeopsError:
         return None

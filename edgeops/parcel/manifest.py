@@ -1,4 +1,5 @@
-"""The manifest of one variant: its objects and the two layouts made of them. Canonical JSON; its digest stands in the release.
+"""The manifest of one variant: its objects and the two layouts made of them. Canonical JSON; its digest stands in the release,
+so that whatever the manifest names is signed by the release keys.
 
 `external`: a skeleton whose initializers point at files named by object digest (what ONNX Runtime maps on a device).
 `inline`: one whole file, as segments taken in order from an inline skeleton (`s`) and from tensor objects (`t`).
@@ -36,27 +37,32 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Objects a device must hold for the external layout are `skeleton` and every one of `tensors`."""
+    """`skeleton` and `tensors` make the external layout, `golden` vectors prove it, traffic is compared with `reference`."""
 
     skeleton: Side
     tensors: tuple[Side, ...]
+    golden: Side
+    reference: Side | None = None
     inline: Inline | None = None
 
     @property
     def objects(self) -> tuple[Side, ...]:
-        """All objects of the external layout, skeleton first."""
-        return (self.skeleton, *self.tensors)
+        """All that a device holds beside the manifest, in the order it travels: golden vectors, reference, skeleton, tensors."""
+        return (self.golden, *((self.reference,) if self.reference else ()), self.skeleton, *self.tensors)
 
     @property
     def size(self) -> int:
-        """Bytes of all objects of the external layout."""
+        """Bytes of all `objects`."""
         return sum(side.size for side in self.objects)
 
     def encode(self) -> bytes:
         """Canonical JSON bytes."""
         body: dict[str, Any] = {
             "format": FORMAT, "skeleton": self.skeleton.payload(), "tensors": [side.payload() for side in self.tensors],
+            "golden": self.golden.payload(),
         }  # fmt: skip
+        if self.reference:
+            body["reference"] = self.reference.payload()
         if self.inline:
             body["inline"] = {
                 "whole": self.inline.whole.payload(), "skeleton": self.inline.skeleton.payload(),
@@ -74,7 +80,8 @@ class Manifest:
             Side.parse(Fields.of(item, "manifest.tensors")) for item in fields.items("tensors", MAX_OBJECTS)
         )
         inline = _inline(fields.sub("inline"), tensors) if "inline" in fields.data else None
-        manifest = Manifest(Side.parse(fields.sub("skeleton")), tensors, inline)
+        reference = Side.parse(fields.sub("reference")) if "reference" in fields.data else None
+        manifest = Manifest(Side.parse(fields.sub("skeleton")), tensors, Side.parse(fields.sub("golden")), reference, inline)
         if len({side.sha256 for side in manifest.objects}) != len(manifest.objects):
             raise Rejected("malformed", "manifest: an object stands twice")
         if manifest.size > MAX_TOTAL:

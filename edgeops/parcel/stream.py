@@ -36,6 +36,11 @@ class StreamList:
         """Bytes in frame `index`."""
         return min(self.frame, self.size - index * self.frame)
 
+    def check_size(self, most: int) -> None:
+        """Raise Rejected("endless") for more than `most` bytes: the list is signed by the online key alone, that limit is not."""
+        if self.size > most:
+            raise Rejected("endless", f"the stream list holds {self.size} bytes, the signed release says at most {most}")
+
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
         return {

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fields import HEX64, ID, Fields
+from .fields import HEX64, ID, Fields, brief
 from .root import URL
 
 ACTIONS = ("run", "none", "prefetch")
+# What need not be said. The limits of a trial always are: a default of the agent's version must not decide whether it passes.
+USUAL_SLOT: Mapping[str, Any] = {"conditions": {}, "budget_bytes": 0}
+USUAL: Mapping[str, Any] = {"channel": "all", "sources": [], "must": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,15 @@ class SlotWish:
     budget_bytes: int = 0
 
     def payload(self) -> dict[str, Any]:
-        """The JSON payload."""
+        """The JSON payload, as short as it can be."""
         if self.action == "none":
             return {"action": "none", "rollout": self.rollout}
-        return {
+        body = {
             "action": self.action, "release": self.release, "variant": self.variant, "stream": self.stream,
             "rollout": self.rollout, "trial": self.trial.payload(), "conditions": dict(self.conditions),
             "budget_bytes": self.budget_bytes,
         }  # fmt: skip
+        return brief(body, USUAL_SLOT)
 
     @staticmethod
     def parse(fields: Fields) -> "SlotWish":
@@ -92,13 +96,14 @@ class Desired:
     must: tuple[str, ...] = ()
 
     def payload(self) -> dict[str, Any]:
-        """The JSON payload."""
-        return {
+        """The JSON payload, as short as it can be."""
+        body = {
             "fleet": self.fleet, "device": self.device, "incarnation": self.incarnation, "epoch": self.epoch,
             "counter": self.counter, "issued": self.issued, "expires": self.expires, "channel": self.channel,
             "slots": {name: slot.payload() for name, slot in self.slots.items()}, "sources": list(self.sources),
             "must": list(self.must),
         }  # fmt: skip
+        return brief(body, USUAL)
 
     @staticmethod
     def parse(fields: Fields) -> "Desired":
@@ -106,8 +111,8 @@ class Desired:
         return Desired(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.number("epoch"),
             fields.number("counter", 1), fields.number("issued"), fields.number("expires"),
-            fields.each("slots", SlotWish.parse, 16), fields.text("channel", ID), fields.texts("sources", URL, 8, ()),
-            fields.texts("must", most=32, default=()),
+            fields.each("slots", SlotWish.parse, 16), fields.text("channel", ID, default="all"),
+            fields.texts("sources", URL, 8, ()), fields.texts("must", most=32, default=()),
         )  # fmt: skip
 
 

@@ -12,6 +12,11 @@ HEX64 = re.compile(r"[0-9a-f]{64}")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 
 
+def brief(body: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` without the members that have their `usual` value, which every reader takes for granted."""
+    return {name: value for name, value in body.items() if name not in usual or value != usual[name]}
+
+
 @dataclass(frozen=True, slots=True)
 class Fields:
     """A JSON object being read; `where` names it in errors. Every reader raises Rejected("malformed")."""

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from .device_class import ANY, CLASSES, check_options
-from .fields import HEX64, ID, Fields
+from .fields import HEX64, ID, Fields, brief
 
 KINDS = ("model", "bench")
 RUNTIME = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}")
 NAME = re.compile(r"[ -~]{1,128}")
 MAX_OBJECT = 512 << 20
+# What a variant or a release need not say.
+USUAL_VARIANT: Mapping[str, Any] = {"options": {}, "memory": 0}
+USUAL: Mapping[str, Any] = {"must": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +60,25 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Bytes plus session options for some device classes; `size` is all bytes a device without anything must fetch.
+    """Bytes plus session options for some device classes; the manifest names the objects, golden vectors and reference among them.
 
-    `memory` is what the forge measured the worker to need, in bytes (0 = not measured).
+    `size` is all bytes a device without anything must fetch, the manifest's own included: more than that nobody may make it
+    fetch. `memory` is what the forge measured the worker to need, in bytes (0 = not measured).
     """
 
     classes: tuple[str, ...]
     options: Mapping[str, str]
     manifest: Side
-    golden: Side
-    reference: Side | None
     size: int
     memory: int = 0
 
     def payload(self) -> dict[str, Any]:
-        """The JSON payload."""
-        body: dict[str, Any] = {
-            "classes": list(self.classes), "options": dict(self.options), "manifest": self.manifest.payload(),
-            "golden": self.golden.payload(), "size": self.size, "memory": self.memory,
+        """The JSON payload, as short as it can be."""
+        body = {
+            "classes": list(self.classes), "options": dict(self.options), "manifest": self.manifest.payload(), "size": self.size,
+            "memory": self.memory,
         }  # fmt: skip
-        return body | ({"reference": self.reference.payload()} if self.reference else {})
+        return brief(body, USUAL_VARIANT)
 
     @staticmethod
     def parse(fields: Fields) -> "Variant":
@@ -84,13 +86,11 @@ class Variant:
         classes = fields.texts("classes", most=8)
         if not classes or any(name not in (*CLASSES, ANY) for name in classes):
             raise fields.fail("classes", f"some of {', '.join((*CLASSES, ANY))}")
-        options = {str(name): str(value) for name, value in fields.mapping("options", 16).items()}
+        options = {str(name): str(value) for name, value in fields.mapping("options", 16, {}).items()}
         check_options(options)
-        reference = Side.parse(fields.sub("reference")) if "reference" in fields.data else None
         return Variant(
-            classes, options, Side.parse(fields.sub("manifest")), Side.parse(fields.sub("golden")), reference,
-            fields.number("size"), fields.number("memory", default=0),
-        )  # fmt: skip
+            classes, options, Side.parse(fields.sub("manifest")), fields.number("size"), fields.number("memory", default=0)
+        )
 
     def fits(self, device_class: str) -> bool:
         """Whether a device of this class may run it."""
@@ -116,14 +116,15 @@ class Release:
     must: tuple[str, ...] = ()
 
     def payload(self) -> dict[str, Any]:
-        """The JSON payload."""
-        return {
+        """The JSON payload, as short as it can be."""
+        body = {
             "fleet": self.fleet, "kind": self.kind, "model": self.model, "version": self.version, "created": self.created,
             "inputs": [t.payload() for t in self.inputs], "outputs": [t.payload() for t in self.outputs],
             "ir": self.ir, "opset": self.opset, "runtime": self.runtime,
             "variants": {name: v.payload() for name, v in self.variants.items()},
             "sides": {name: s.payload() for name, s in self.sides.items()}, "must": list(self.must),
         }  # fmt: skip
+        return brief(body, USUAL)
 
     @staticmethod
     def parse(fields: Fields) -> "Release":
@@ -139,6 +140,12 @@ class Release:
             fields.number("opset", 1), fields.text("runtime", RUNTIME), variants, fields.each("sides", Side.parse, 16),
             fields.texts("must", NAME, 32, ()),
         )  # fmt: skip
+
+
+def shortest(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """A release payload that parses, as `Release.payload` writes it: what only spells out the usual is left out, nothing else."""
+    variants = {name: brief(variant, USUAL_VARIANT) for name, variant in payload["variants"].items()}
+    return brief({**payload, "variants": variants}, USUAL)
 
 
 def _tensors(fields: Fields, name: str) -> tuple[Tensor, ...]:

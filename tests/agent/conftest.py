@@ -20,7 +20,7 @@ SIDE = Side("d" * 64, 10)
 
 def make_release(version: int = 1, classes: tuple[str, ...] = ("any",), **changes: Any) -> Release:
     """A release of model `digits`."""
-    variant = Variant(classes, {}, SIDE, SIDE, None, 30)
+    variant = Variant(classes, {}, SIDE, 30)
     tensor = Tensor("x", "float32", (-1, 64))
     answer = Tensor("y", "float32", (-1, 10))
     release = Release("berlin", "model", "digits", version, NOW, (tensor,), (answer,), 9, 17, "1.20", {"int8": variant}, {})
@@ -48,9 +48,9 @@ class Paper:
         data = seal("release", release.payload(), [self.keys["release"]])
         return digest_of(data, "release"), data
 
-    def stream(self) -> tuple[str, bytes]:
-        """(digest, envelope) of a small stream list."""
-        data = seal("stream", cut("berlin", [b"x" * 10])[0].payload(), [self.keys["online"]])
+    def stream(self, size: int = 10) -> tuple[str, bytes]:
+        """(digest, envelope) of a stream list of one object of so many bytes."""
+        data = seal("stream", cut("berlin", [b"x" * size])[0].payload(), [self.keys["online"]])
         return digest_of(data, "stream"), data
 
     def desired(self, counter: int, release: str, **changes: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Bench:
         self.list, self.frames = cut("berlin", BODIES)
         self.listed = seal("stream", self.list.payload(), [Paper().keys["online"]])
         self.digest = digest_of(self.listed, "stream")
-        self.target = Target(7, "run", build=BUILD, stream=self.digest)
+        self.target = Target(7, "run", build=BUILD, stream=self.digest, most_bytes=self.list.size)
 
     def subscribe(self, topic: str) -> None:
         """Listen."""
@@ -121,3 +122,11 @@ def test_a_damaged_list_fails_the_fetch(bench: Bench) -> None:
     other = seal("stream", cut("berlin", [b"other"])[0].payload(), [Paper().keys["online"]])
     bench.all.begin("main", bench.target, other)
     assert [event.reason for _, event in bench.events] == ["bad-document"]
+
+
+def test_a_list_of_more_than_the_release_says_is_not_fetched(bench: Bench) -> None:
+    """Whatever the online key has listed, no frame is asked for beyond what the release keys have signed."""
+    bench.all.begin("main", replace(bench.target, most_bytes=bench.list.size - 1), bench.listed)
+    [(slot, event)] = bench.events
+    assert (slot, type(event), event.reason) == ("main", Failed, "endless")
+    assert not bench.heard and not bench.all.wants() and not list(bench.folder.partial.iterdir())

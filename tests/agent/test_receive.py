@@ -57,6 +57,38 @@ def test_replay_is_counted_and_a_duplicate_is_not_an_attack(paper: Paper) -> Non
     assert old.counters["refused_desired.replay"] == 1
 
 
+def test_a_stream_list_holds_no_more_than_the_release_says(paper: Paper) -> None:
+    """A list that came with the order or before it is counted: one byte more than signed refuses the whole order."""
+    digest, release = paper.release(make_release())
+    for size, taken in ((30, 7), (31, 0)):
+        name, listed = paper.stream(size)
+        order = paper.desired(7, digest, slots={"main": SlotWish("run", digest, "int8", name, "r1")})
+        together: tuple[tuple[str, bytes], ...] = (("release", release), ("stream", listed), ("desired", order))
+        for bundle, known in ((together, {}), (together[2:], {digest: release, name: listed})):
+            got = receive(Record(paper.trust), Bundle(bundle), situation(paper, documents=known)).record
+            assert (got.trust.counter, got.counters.get("refused_desired.endless", 0)) == (taken, taken == 0)
+            assert not taken or got.slots["main"].target.most_bytes == 30
+
+
+def test_a_stream_list_that_comes_later_is_held_to_the_same_limit(paper: Paper) -> None:
+    """The target says how much its list may hold, so that nobody slips a longer one in behind the order."""
+    digest, release = paper.release(make_release())
+    name, listed = paper.stream(31)
+    order = paper.desired(7, digest, slots={"main": SlotWish("run", digest, "int8", name, "r1")})
+    got = receive(Record(paper.trust), Bundle((("release", release), ("desired", order), ("stream", listed))), situation(paper))
+    [fetch] = [command for _, command in got.commands if isinstance(command, Fetch)]
+    assert (fetch.target.stream, fetch.target.most_bytes) == (name, 30)
+
+
+def test_a_kept_list_that_is_damaged_is_not_counted_with(paper: Paper) -> None:
+    """Bytes on disk under the name of a list are believed only when they hash to it."""
+    digest, release = paper.release(make_release())
+    name, _ = paper.stream(30)
+    order = paper.desired(7, digest, slots={"main": SlotWish("run", digest, "int8", name, "r1")})
+    known = {digest: release, name: paper.stream(29)[1]}
+    assert receive(Record(paper.trust), Bundle((("desired", order),)), situation(paper, documents=known)).refused
+
+
 def test_unfit_release_ends_at_once_with_the_reason(paper: Paper) -> None:
     """A variant for another device class is answered with `unfit` before anything is fetched."""
     digest, release = paper.release(make_release(classes=("arm-dot",)))

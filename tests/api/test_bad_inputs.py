@@ -4,6 +4,7 @@ import errno
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy import event
 
 from edgeops.manager import tokens
 from edgeops.manager.hub import Hub
+from edgeops.wire.envelope import seal
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.token import Token
 
@@ -172,17 +174,28 @@ def test_missing_objects_are_listed(client: TestClient, hub: Hub) -> None:
     """A release whose objects are not all here is a 409 that names exactly the missing ones, down to the manifest's tensors."""
     made = make_release(release_signer(hub.layout.root))
     manifest = made.release.variants["base"].manifest.sha256
-    golden = made.release.variants["base"].golden.sha256
     body = {"envelope": made.envelope.decode()}
-    assert problem(client.post(f"{API}/releases", json=body), 409, "missing-objects")["missing"] == sorted([manifest, golden])
-    for digest in (manifest, golden):
-        assert client.put(f"{API}/objects/{digest}", content=made.objects[digest]).status_code == 201
-    rest = sorted(set(made.objects) - {manifest, golden})
+    assert problem(client.post(f"{API}/releases", json=body), 409, "missing-objects")["missing"] == [manifest]
+    assert client.put(f"{API}/objects/{manifest}", content=made.objects[manifest]).status_code == 201
+    rest = sorted(set(made.objects) - {manifest})
     assert problem(client.post(f"{API}/releases", json=body), 409, "missing-objects")["missing"] == rest
     for digest in rest:
         client.put(f"{API}/objects/{digest}", content=made.objects[digest])
     assert client.post(f"{API}/releases", json=body).status_code == 201
     assert client.post(f"{API}/releases", json=body).status_code == 201
+
+
+def test_a_release_that_lies_about_its_size_is_refused(client: TestClient, hub: Hub) -> None:
+    """Devices would refuse its stream list: a variant's size is exactly what its manifest and the objects named there have."""
+    signer = release_signer(hub.layout.root)
+    made = make_release(signer)
+    for digest, data in made.objects.items():
+        client.put(f"{API}/objects/{digest}", content=data)
+    variant = made.release.variants["base"]
+    for wrong in (-1, 1):
+        lie = replace(made.release, variants={"base": replace(variant, size=variant.size + wrong)})
+        sealed = seal("release", lie.payload(), [signer]).decode()
+        problem(client.post(f"{API}/releases", json={"envelope": sealed}), 422, "wrong-size")
 
 
 def test_a_version_cannot_be_used_twice(client: TestClient, hub: Hub) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeops.parcel.stream import cut
 from edgeops.wire import canonical, envelope
 from edgeops.wire.desired import Desired, Floor
 from edgeops.wire.release import Release
@@ -87,14 +88,23 @@ def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Offer:
     return Offer((("root", data),), "pin", pin=digest or envelope.digest_of(data, "root"), fleet=fleet)
 
 
-def admit(device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), **changes: Any) -> Offer:
+def admit(
+    device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), stream: str = "d" * 64,
+    **changes: Any,
+) -> Offer:  # fmt: skip
     """Order a release into a slot, honest but for `changes`; `wanted` names other bytes that lie on disk under that name."""
     what: Release = replace(w.RELEASE, **changes)
     sealed = w.sealed("release", what)
-    wish = replace(w.DESIRED.slots["main"], release=wanted or w.digest(what), variant=variant)
+    wish = replace(w.DESIRED.slots["main"], release=wanted or w.digest(what), variant=variant, stream=stream)
     order = w.sealed("desired", replace(w.DESIRED, slots={"main": wish}))
     kept = {wanted: sealed} if wanted else {}
     return Offer((*before, ("release", sealed), ("desired", order)), device=device, kept=kept)
+
+
+def streamed(size: int) -> Offer:
+    """An order with its stream list, of so many bytes; the release says 30."""
+    data = w.sealed("stream", cut(w.FLEET, [bytes(size)])[0])
+    return admit(before=(("stream", data),), stream=envelope.digest_of(data, "stream"))
 
 
 HONEST = w.sealed("desired", w.DESIRED)
@@ -219,6 +229,8 @@ ROWS = [
     Row("new-ir", "an ONNX IR too new", "opset", admit(replace(w.DEVICE_CAN, max_ir=9)), "Unfit"),
     Row("new-opset", "an opset too new", "opset", admit(replace(w.DEVICE_CAN, max_opset=20)), "Unfit"),
     Row("release-must", "a release with a rule we do not know", "must", admit(must=("x",)), "Unfit"),
+    Row("endless-stream", "the stolen online key lists more bytes than the signed release has", "endless",
+        streamed(31)),
     # envelopes
     Row("other-type", "a site envelope given as desired", "wrong-type", desired(w.sealed("site", w.SITE))),
     Row("relabelled", "a good signature under another label", "wrong-type", desired(w.tweak(HONEST, payloadType="text/plain"))),
@@ -250,7 +262,7 @@ ROWS = [
     Row("unsorted-keys", "keys out of order", "not-canonical", desired(w.raw("desired", b'{"b":1,"a":1}', w.ONLINE))),
     Row("escaped", "an escape where none is needed", "not-canonical", desired(swapped(b'"dev-1"', b'"\\u0064ev-1"'))),
     Row("not-nfc", "a string that is not NFC", "not-canonical",
-        desired(swapped(b'"must":[]', '"must":[],"note":"e\u0301"'.encode()))),
+        desired(swapped(b'"slots":', '"note":"e\u0301","slots":'.encode()))),
     Row("deep", "arrays nested without end", "not-canonical", desired(w.raw("desired", b"[" * 5000 + b"]" * 5000, w.ONLINE))),
     Row("not-utf8", "bytes that are no text", "not-canonical", desired(w.raw("desired", b'"\xff"', w.ONLINE))),
     Row("no-object", "a payload that is a number", "malformed", desired(w.raw("desired", b"1", w.ONLINE))),

@@ -7,7 +7,7 @@ from typing import Any
 from edgeops.wire.desired import Floor
 
 from ..wire import world as w
-from .documents import EPOCH2, HONEST, Documents, Offer, admit, command, desired, floor, release, root, site, time
+from .documents import EPOCH2, HONEST, Documents, Offer, admit, command, desired, floor, release, root, site, streamed, time
 
 FETCH = {"main": ("fetch", "")}
 
@@ -45,6 +45,9 @@ FLOWS = [
          Offer((*ORDER, ORDER[1])), {"counter": 6}, FETCH, ("desired.duplicate",)),
     Flow("order-later-field", "a field of a later version is ignored",
          desired(w.sealed("desired", w.DESIRED, later={"x": 1})), {"counter": 6}, FETCH),
+    Flow("order-spelled-out", "fields that are usually left out are there, with the values they have anyway",
+         desired(w.sealed("desired", w.DESIRED, channel="all", must=[])), {"counter": 6}, FETCH),
+    Flow("order-with-stream", "a stream list that holds just what the release says", streamed(30), {"counter": 6}, FETCH),
     Flow("order-kept-release", "the release lies on disk already",
          Offer((("desired", HONEST),), kept={w.digest(): w.sealed("release", w.RELEASE)}), {"counter": 6}, FETCH),
     Flow("order-newer-runtime", "a runtime newer than needed",

@@ -75,5 +75,7 @@ MUTANTS = [
     Mutant("wire/canonical", "if again != data:", "if False:", "spaces"),
     Mutant("wire/canonical", "-LIMIT <= value <= LIMIT", "True", "huge-int"),
     Mutant("wire/canonical", 'unicodedata.is_normalized("NFC", text)', "True", "not-nfc"),
+    Mutant("core/receive", ".check_size(variant.size)", "", "endless-stream"),
+    Mutant("parcel/stream", "if self.size > most:", "if self.size > most + 1:", "endless-stream"),
     Mutant("wire/release", "check_options(options)\n", "pass\n", "release-option"),
 ]  # fmt: skip

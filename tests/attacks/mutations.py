@@ -138,9 +138,18 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return made
 
 
+def spelled_out(name: str) -> Any:
+    """The honest payload with the fields that are usually left out, so that each is tried with other kinds too."""
+    payload = json.loads(body_of(name)) | {"must": []}
+    if name == "desired":
+        payload["channel"] = "all"
+        payload["slots"]["main"] |= {"conditions": {}, "budget_bytes": 0}
+    return payload
+
+
 def confused(name: str) -> Iterator[Mutant]:
     """Every field in turn missing or of another kind, truly signed. What an honest reader may take is left out."""
-    payload = json.loads(body_of(name))
+    payload = spelled_out(name)
     for path in places(payload):
         for wrong in (..., *WRONG):
             changed = put(payload, path, wrong)
@@ -186,11 +195,11 @@ BENT: tuple[tuple[str, Callable[[dict[str, str]], dict[str, Any]]], ...] = (
 # What an honest signer might have written as well: fields with a default, lists and tables of any length.
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "root": ("roles.root.keys.2",),
-    "release": ("inputs.0.shape", "inputs.0.shape.0", "inputs.0.shape.1", "outputs.0.shape", "outputs.0.shape.0", "outputs.0.shape.1", "must",
-                "sides", "sides.lineage", "variants.small.memory", "variants.small.options", "variants.small.reference",
+    "release": ("inputs.0.shape", "inputs.0.shape.0", "inputs.0.shape.1", "outputs.0.shape", "outputs.0.shape.0", "outputs.0.shape.1",
+                "sides", "sides.lineage", "variants.small.memory", "variants.small.options",
                 "variants.small.options.session.x64quantprecision"),
     "floor": ("floors", "floors.pears"),
-    "desired": ("must", "slots", "slots.main", "slots.main.budget_bytes", "slots.main.conditions", "slots.main.rollout",
+    "desired": ("channel", "slots", "slots.main", "slots.main.budget_bytes", "slots.main.conditions", "slots.main.rollout",
                 "slots.main.stream", "slots.main.trial", *(f"slots.main.trial.{name}" for name in w.DESIRED.slots["main"].trial.payload()),
                 "sources", "sources.0"),
 }  # fmt: skip
@@ -198,6 +207,8 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {
 
 def may_be(name: str, path: tuple[Any, ...], wrong: Any) -> bool:
     """Whether this change leaves a document that an honest signer might have made."""
+    if path == ("must",):
+        return wrong is ...
     if ".".join(map(str, path)) not in OPTIONAL.get(name, ()):
         return False
     kind = wrong is ... or (wrong == {} and path[-1] in ("sides", "options", "floors", "slots", "trial", "conditions"))

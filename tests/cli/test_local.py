@@ -11,6 +11,7 @@ import pytest
 from edgeops.cli import context
 from edgeops.cli.local import model as model_command
 from edgeops.forge.gate import ORDER, Gates
+from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical
 from edgeops.wire.envelope import open_sealed, split
 from edgeops.wire.fields import Fields
@@ -124,7 +125,8 @@ def keep(straw, envelope: dict[str, object]) -> object:
     release = Release.parse(Fields.of(canonical.decode(split(canonical.encode(envelope), "release")[0]), "release"))
     named = {side.sha256 for side in release.sides.values()}
     for variant in release.variants.values():
-        named |= {side.sha256 for side in (variant.manifest, variant.golden, variant.reference) if side}
+        held = straw.objects.get(variant.manifest.sha256)
+        named |= {variant.manifest.sha256, *(side.sha256 for side in (Manifest.decode(held).objects if held else ()))}
     missing = sorted(named - set(straw.objects))
     return (409, {"reason": "missing-objects", "detail": "", "status": 409, "missing": missing}) if missing else {"digest": "x"}
 
@@ -146,7 +148,7 @@ def test_model_add_signs_here_and_uploads_the_release_last(home: Path, edgeops, 
     release = Release.parse(opened.fields)
     assert (release.fleet, release.model, release.version) == ("berlin", "digits", 1)
     assert {side.sha256 for side in release.sides.values()} <= set(straw.objects)
-    assert offers == [0, len(straw.objects)]
+    assert offers == [0, 3, len(straw.objects)]  # manifest, report and lineage; then what the manifest names; then it is whole
     again = edgeops("release", "upload", ran.json["folder"], "--json")
     assert (again.code, again.json["uploaded"]["objects"], again.json["uploaded"]["bytes"]) == (0, 0, 0)
 

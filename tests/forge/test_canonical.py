@@ -43,9 +43,9 @@ def test_inline_layout_rebuilds_exactly(forged: Forged) -> None:
 def test_objects_are_named_by_their_bytes(case: Case) -> None:
     """Every object carries the SHA-256 of its bytes, and the skeleton holds no large tensor."""
     packed = pack(canonicalise(load_source(case.model).model), 4096)
-    assert packed.parsed.tensors
+    assert packed.tensors
     assert all(hashlib.sha256(body).hexdigest() == digest for digest, body in packed.objects.items())
-    skeleton = packed.objects[packed.parsed.skeleton.sha256]
+    skeleton = packed.objects[packed.skeleton.sha256]
     assert all(part.end - part.start < 4096 for part in tensor_ranges(skeleton))
 
 
@@ -76,9 +76,8 @@ def test_shared_weights_are_one_object() -> None:
         [numpy_helper.from_array(weight, "a"), numpy_helper.from_array(weight, "b")],
     )
     packed = pack(canonicalise(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)))
-    manifest = packed.parsed
-    assert len(manifest.tensors) == 1 and manifest.inline
-    whole = assemble_inline(manifest.inline, packed.objects[manifest.inline.skeleton.sha256], packed.objects.__getitem__)
+    assert len(packed.tensors) == 1
+    whole = assemble_inline(packed.inline, packed.objects[packed.inline.skeleton.sha256], packed.objects.__getitem__)
     got = open_session(whole).run(None, {"x": np.eye(64, dtype=np.float32)})[0]
     assert np.allclose(got, weight @ weight, atol=1e-4)
 
@@ -88,8 +87,7 @@ def test_any_threshold_rebuilds(case: Case, threshold: int) -> None:
     """With every tensor outside, or none, the inline file is the same."""
     model = canonicalise(load_source(case.model).model)
     packed = pack(model, threshold)
-    inline = packed.parsed.inline
-    assert inline
+    inline = packed.inline
     whole = assemble_inline(inline, packed.objects[inline.skeleton.sha256], packed.objects.__getitem__)
     assert whole == model.SerializeToString(deterministic=True)
 

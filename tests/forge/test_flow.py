@@ -15,6 +15,7 @@ from edgeops.forge.flow import Forged, NothingPassed, add_model
 from edgeops.forge.gate import Gates, judge
 from edgeops.forge.pack import OBJECTS
 from edgeops.forge.trial import Options
+from edgeops.parcel.manifest import Manifest
 from edgeops.sketch.reference import ReferenceProfile
 from edgeops.wire.errors import Misuse, Rejected
 
@@ -28,7 +29,6 @@ def test_fp32_agrees_with_the_estimator(case: Case, forged: Forged) -> None:
     import skops.io
 
     from edgeops.forge.runtime import open_session
-    from edgeops.parcel.manifest import Manifest
 
     held = skops.io.get_untrusted_types(file=case.model)
     estimator = skops.io.load(case.model, trusted=held)
@@ -107,13 +107,12 @@ def test_report_and_lineage_say_where_it_comes_from(case: Case, forged: Forged) 
 def test_reference_sees_its_own_kind_of_rows_and_notices_others(forged: Forged) -> None:
     """The profile decodes, has penultimate probes, and counts fresh rows as it counted the reference."""
     from edgeops.forge.runtime import PENULTIMATE, open_session
-    from edgeops.parcel.manifest import Manifest
 
     objects = forged.folder / OBJECTS
     variant = forged.release.variants["fp32"]
-    profile = ReferenceProfile.from_bytes((objects / variant.reference.sha256).read_bytes())
-    assert profile.penultimate_space and profile.outputs == 10
     manifest = Manifest.decode((objects / variant.manifest.sha256).read_bytes())
+    profile = ReferenceProfile.from_bytes((objects / manifest.reference.sha256).read_bytes())
+    assert profile.penultimate_space and profile.outputs == 10
     session = open_session(objects / manifest.skeleton.sha256, objects)
     x, _ = blobs(2000, 11)
     gaps = []
@@ -181,7 +180,9 @@ def test_a_reference_that_is_too_small_is_announced(case: Case, tmp_path: Path) 
     done = forge(case, tmp_path / "r", reference=few)
     (warning,) = done.warnings
     assert "no drift will be watched: the reference has 199 rows, at least 200 are needed" in warning
-    assert all(variant.reference is None for variant in done.release.variants.values())
+    objects = done.folder / OBJECTS
+    for variant in done.release.variants.values():
+        assert Manifest.decode((objects / variant.manifest.sha256).read_bytes()).reference is None
 
 
 def test_evaluating_on_calibration_rows_is_refused(case: Case, tmp_path: Path) -> None:
@@ -243,7 +244,9 @@ def test_image_model_with_free_and_fixed_batch(tmp_path: Path, batch: int | str)
     )
     assert {row.variant: row.reason for row in done.rows}["store_i8"] in {"pass", "agreement"}
     assert done.rows[0].accuracy == 1.0 and done.release.version == 3
-    golden = GoldenSet.decode((done.folder / OBJECTS / done.release.variants["fp32"].golden.sha256).read_bytes())
+    objects = done.folder / OBJECTS
+    manifest = Manifest.decode((objects / done.release.variants["fp32"].manifest.sha256).read_bytes())
+    golden = GoldenSet.decode((objects / manifest.golden.sha256).read_bytes())
     assert len(golden.cases) >= 16
     assert all(item.inputs["x"].shape[0] == (1 if batch == "N" else batch) for item in golden.cases)
 

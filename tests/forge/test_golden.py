@@ -40,7 +40,7 @@ def read(forged: Forged, digest: str) -> bytes:
 
 def golden_of(forged: Forged, name: str) -> GoldenSet:
     """The golden set of a variant."""
-    return GoldenSet.decode(read(forged, forged.release.variants[name].golden.sha256))
+    return GoldenSet.decode(read(forged, manifest_of(forged, forged.release.variants[name]).golden.sha256))
 
 
 def manifest_of(forged: Forged, variant: Variant) -> Manifest:

@@ -12,7 +12,7 @@ from edgeops.forge.flow import Forged
 from edgeops.forge.sign import check_folder, sign_release
 from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical
-from edgeops.wire.envelope import open_sealed
+from edgeops.wire.envelope import open_sealed, split
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.golden import GoldenCase, GoldenSet, Tolerance
 from edgeops.wire.keys import Signer
@@ -43,6 +43,24 @@ def change(folder: Path, edit) -> None:
     path.write_bytes(canonical.encode(value))
 
 
+def change_manifest(folder: Path, name: str, edit) -> None:
+    """Edit the manifest of a variant, and name the edited one in the payload with all its bytes."""
+    side = json.loads((folder / "release.json").read_bytes())["variants"][name]["manifest"]
+    value = json.loads((folder / "objects" / side["sha256"]).read_bytes())
+    edit(value)
+    held = put(folder, canonical.encode(value))
+    size = held.size + Manifest.decode(canonical.encode(value)).size
+    change(folder, lambda payload: payload["variants"][name].update(manifest=held.payload(), size=size))
+
+
+def put(folder: Path, data: bytes) -> Side:
+    """Keep an object in a release folder."""
+    side = Side(hashlib.sha256(data).hexdigest(), len(data))
+    (folder / "objects").mkdir(exist_ok=True)
+    (folder / "objects" / side.sha256).write_bytes(data)
+    return side
+
+
 def test_signed_release_verifies(folder: Path, forged: Forged) -> None:
     """The envelope opens with both keys at threshold two and holds the release."""
     envelope = sign_release(folder, SIGNERS)
@@ -67,38 +85,27 @@ def test_every_object_is_checked(folder: Path, forged: Forged) -> None:
 
 def test_hand_assembled_release_signs(tmp_path: Path) -> None:
     """A folder put together without the forge, with any bytes as a model, signs: the model is not run."""
-    objects = tmp_path / "objects"
-    objects.mkdir()
-
-    def put(data: bytes) -> Side:
-        side = Side(hashlib.sha256(data).hexdigest(), len(data))
-        (objects / side.sha256).write_bytes(data)
-        return side
-
-    manifest = Manifest(put(b"skeleton"), (put(b"tensor"),))
     row = {"x": np.zeros((1, 2), dtype=np.float32)}
-    golden = put(GoldenSet((GoldenCase(row, row),), {"any": Tolerance()}).encode())
-    held = put(manifest.encode())
-    variant = Variant(("arm-dot",), {}, held, golden, None, manifest.size + held.size + golden.size)
+    golden = put(tmp_path, GoldenSet((GoldenCase(row, row),), {"any": Tolerance()}).encode())
+    manifest = Manifest(put(tmp_path, b"skeleton"), (put(tmp_path, b"tensor"),), golden)
+    held = put(tmp_path, manifest.encode())
+    variant = Variant(("arm-dot",), {}, held, manifest.size + held.size)
     tensor = (Tensor("x", "float32", (-1, 2)),)
-    release = Release("f", "bench", "m", 7, 1, tensor, tensor, 8, 17, "1.20", {"v": variant}, {"note": put(b"{}")})
+    release = Release("f", "bench", "m", 7, 1, tensor, tensor, 8, 17, "1.20", {"v": variant}, {"note": put(tmp_path, b"{}")})
     (tmp_path / "release.json").write_bytes(canonical.encode(release.payload()))
     opened = open_sealed(sign_release(tmp_path, SIGNERS[:1]), "release", {SIGNERS[0].id: SIGNERS[0].public}, 1)
     assert Release.parse(opened.fields) == release == check_folder(tmp_path)
 
 
-def test_golden_without_a_tolerance_for_the_class(tmp_path: Path, folder: Path) -> None:
+def test_golden_without_a_tolerance_for_the_class(folder: Path) -> None:
     """A variant whose golden vectors say nothing about its class is refused."""
     name = sorted(json.loads((folder / "release.json").read_bytes())["variants"])[0]
 
     def narrow(value) -> None:
-        side = value["variants"][name]["golden"]
-        golden = GoldenSet.decode((folder / "objects" / side["sha256"]).read_bytes())
-        data = GoldenSet(golden.cases, {"wasm": Tolerance()}).encode()
-        value["variants"][name]["golden"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        (folder / "objects" / hashlib.sha256(data).hexdigest()).write_bytes(data)
+        golden = GoldenSet.decode((folder / "objects" / value["golden"]["sha256"]).read_bytes())
+        value["golden"] = put(folder, GoldenSet(golden.cases, {"wasm": Tolerance()}).encode()).payload()
 
-    change(folder, narrow)
+    change_manifest(folder, name, narrow)
     assert refused(folder) == "golden-no-tolerance"
 
 
@@ -110,8 +117,9 @@ def test_golden_without_a_tolerance_for_the_class(tmp_path: Path, folder: Path) 
         ("unknown-field", lambda v: v.update(surprise=1)),
         ("session-option", lambda v: v["variants"]["fp32"].update(options={"session.x": "1"})),
         ("wrong-size", lambda v: v["variants"]["fp32"].update(size=1)),
-        ("golden-malformed", lambda v: v["variants"]["fp32"].update(golden=v["sides"]["report"])),
-        ("reference-malformed", lambda v: v["variants"]["fp32"].update(reference=v["sides"]["report"])),
+        ("unknown-field", lambda v: v["variants"]["fp32"].update(golden=v["sides"]["report"])),
+        ("unknown-field", lambda v: v["variants"]["fp32"]["manifest"].update(must=[])),
+        ("unknown-field", lambda v: v["variants"]["fp32"].update(must=[])),
         ("malformed", lambda v: v["variants"]["fp32"].update(manifest=v["sides"]["report"])),
     ],
 )
@@ -119,6 +127,28 @@ def test_wrong_payloads(folder: Path, reason: str, edit) -> None:
     """Each fault of the payload has its reason."""
     change(folder, edit)
     assert refused(folder) == reason
+
+
+@pytest.mark.parametrize("part", ["golden", "reference"])
+def test_sides_of_a_manifest_are_what_they_are_called(folder: Path, part: str) -> None:
+    """Golden vectors and the reference profile that a manifest names must read as such."""
+    report = json.loads((folder / "release.json").read_bytes())["sides"]["report"]
+    change_manifest(folder, "fp32", lambda value: value.update({part: report}))
+    assert refused(folder) == f"{part}-malformed"
+
+
+def test_a_payload_may_spell_out_what_is_usual(folder: Path, forged: Forged) -> None:
+    """Fields with the value they have anyway are known, and what is signed is the shortest payload, the same as without them."""
+
+    def spell_out(value) -> None:
+        value["must"] = []
+        for variant in value["variants"].values():
+            assert not {"options", "memory"} & variant.keys()
+            variant.update(options={}, memory=0)
+
+    change(folder, spell_out)
+    assert check_folder(folder) == forged.release
+    assert split(sign_release(folder, SIGNERS), "release")[0] == canonical.encode(forged.release.payload())
 
 
 def test_payload_must_be_canonical(folder: Path) -> None:

@@ -86,11 +86,10 @@ def make_release(
     """A release whose bytes mean nothing but hash rightly."""
     skeleton, tensor = b"skeleton %d" % version, secrets.token_bytes(size)
     golden = b"golden %d" % version
-    manifest = Manifest(side(skeleton), (side(tensor),)).encode()
+    compared = side(reference) if reference else None
+    manifest = Manifest(side(skeleton), (side(tensor),), side(golden), compared).encode()
     bodies = [skeleton, tensor, golden, manifest, *([reference] if reference else [])]
-    variant = Variant(
-        classes, {}, side(manifest), side(golden), side(reference) if reference else None, sum(map(len, bodies))
-    )
+    variant = Variant(classes, {}, side(manifest), sum(map(len, bodies)))
     shape = (Tensor("x", "float32", (-1, 4)),)
     release = Release(FLEET, "model", model, version, NOW, shape, shape, 10, 17, "1.20", {"base": variant}, {})
     return Made(seal("release", release.payload(), [signer]), release, {sha256(body): body for body in bodies})

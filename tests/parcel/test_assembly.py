@@ -40,7 +40,8 @@ def build(skeleton: bytes, tensors: list[bytes]) -> tuple[Manifest, bytes]:
     segments.append(Segment(len(skeleton) - at))
     whole += skeleton[at:]
     inline = Inline(side(whole), side(skeleton), tuple(segments))
-    return Manifest(side(b"external" + skeleton), tuple(side(body) for body in tensors), inline), whole
+    made = tuple(side(body) for body in tensors)
+    return Manifest(side(b"external" + skeleton), made, side(b"golden" + skeleton), side(b"reference" + skeleton), inline), whole
 
 
 SKELETON, TENSORS = b"skeleton bytes", [b"first tensor", b"second"]
@@ -53,7 +54,9 @@ def test_manifest_and_inline_round_trip(skeleton: bytes, tensors: list[bytes]) -
     """A manifest reads back the same, and its inline layout comes together to the digest it promises."""
     manifest, whole = build(skeleton, tensors)
     assert Manifest.decode(manifest.encode()) == manifest
-    assert Manifest.decode(replace(manifest, inline=None).encode()).inline is None
+    bare = replace(manifest, inline=None, reference=None)
+    assert Manifest.decode(bare.encode()) == bare
+    assert manifest.size - bare.size == len(b"reference" + skeleton)
     assert manifest.inline is not None
     assert assemble_inline(manifest.inline, skeleton, {sha256(body): body for body in tensors}.__getitem__) == whole
 
@@ -70,6 +73,13 @@ def spoil(change: Callable[[Any], Any]) -> bytes:
     [
         (lambda m: m.update(format=2), "manifest-format"),
         (lambda m: m.pop("skeleton"), "malformed"),
+        (lambda m: m.pop("golden"), "malformed"),
+        (lambda m: m.update(golden=None), "malformed"),
+        (lambda m: m.update(reference=None), "malformed"),
+        (lambda m: m["golden"].update(sha256="zz"), "malformed"),
+        (lambda m: m["golden"].update(m["tensors"][0]), "malformed"),
+        (lambda m: m["reference"].update(m["golden"]), "malformed"),
+        (lambda m: m["reference"].pop("size"), "malformed"),
         (lambda m: m["tensors"].append(m["tensors"][0]), "malformed"),
         (lambda m: m["tensors"].append(m["skeleton"]), "malformed"),
         (lambda m: m["tensors"][0].update(sha256="zz"), "malformed"),

@@ -12,7 +12,10 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("reports unsigned", "straw", "state.payload(), [self.signer])", "state.payload(), [])"),
     ("acts before it saves", "straw", "            self.ports.kept.save(record)\n", ""),
-    ("reports with the same number", "straw", "report_seq=self.record.report_seq + 1", "report_seq=1"),
+    (
+        "reports with the same number", "straw", "report_seq=self.record.report_seq + 1))\n        state",
+        "report_seq=1))\n        state",
+    ),
     ("hides that it is simulated", "straw", 'FACTS = {"simulated": True}', 'FACTS = {"simulated": False}'),
     ("a trial without traffic counts as proven", "straw", "self._now(), verdict.unproven)", "self._now(), False)"),
     ("nothing is started after a power cut", "straw", "self._post(name, Restarted(self._now()))", "pass"),

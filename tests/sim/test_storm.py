@@ -10,7 +10,7 @@ from .world import STORM, Founded, World
 SEEDS = range(int(os.environ.get("EDGEOPS_SIM_SEEDS", "40")))
 LARGE_SEEDS = range(int(os.environ.get("EDGEOPS_SIM_LARGE_SEEDS", "1")))
 # What a message that is late, doubled or of a link that broke is refused for; a bad signature would have another reason.
-HARMLESS = {"stale-report", "unknown-stream"}
+HARMLESS = {"stale-birth", "stale-report", "unknown-stream"}
 
 
 def travel(world: World) -> None:

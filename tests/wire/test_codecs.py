@@ -45,7 +45,7 @@ tensors = st.lists(
 ).map(tuple)  # fmt: skip
 variants = st.builds(
     Variant, st.lists(st.sampled_from([*CLASSES, "any"]), min_size=1, max_size=3).map(tuple),
-    st.dictionaries(st.just("session.qdqisint8allowed"), st.sampled_from("01")), sides, sides, st.none() | sides, counts, counts,
+    st.dictionaries(st.just("session.qdqisint8allowed"), st.sampled_from("01")), sides, counts, counts,
 )  # fmt: skip
 musts = st.lists(keys, max_size=3).map(tuple)
 releases = st.builds(
@@ -132,6 +132,24 @@ def test_document_round_trip(name: str, data: st.DataObject) -> None:
     opened = envelope.open_sealed(envelope.seal(name, document.payload(), [w.ONLINE]), name, {w.ONLINE.id: w.ONLINE.public}, 1)
     assert kind.parse(opened.fields) == document
     assert opened.digest == envelope.sha256(canonical.encode(document.payload()))
+
+
+def test_what_is_usual_is_left_out_and_read_all_the_same() -> None:
+    """Documents say no more than they must; whoever spells the rest out means the same; a trial's limits are always said."""
+    wish = SlotWish("run", "a" * 64, "v", "b" * 64, "r")
+    desired = replace(w.DESIRED, slots={"main": wish}, sources=())
+    release = replace(w.RELEASE, variants={"v": replace(w.RELEASE.variants["small"], options={}, memory=0)})
+    for document, left_out, inner in (
+        (desired, {"channel": "all", "sources": [], "must": []}, {"conditions": {}, "budget_bytes": 0}),
+        (release, {"must": []}, {"options": {}, "memory": 0}),
+    ):
+        payload = document.payload()
+        part = "slots" if "slots" in payload else "variants"
+        ((name, small),) = payload[part].items()
+        assert not left_out.keys() & payload.keys() and not inner.keys() & small.keys()
+        spelled_out = {**payload, **left_out, part: {name: small | inner}}
+        assert type(document).parse(Fields.of(spelled_out, "x")) == type(document).parse(Fields.of(payload, "x")) == document
+    assert wish.payload()["trial"].keys() == set(Trial.__slots__)
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))

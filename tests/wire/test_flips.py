@@ -19,6 +19,7 @@ OTHERS = {
     "checkpoint": ({"fleet": w.FLEET, "entry": 1, "digest": "a" * 64}, (w.ONLINE,)),
     "enrol": ({"fleet": w.FLEET, "device": w.DEVICE, "secret": "s", "csr": "x"}, (w.STRANGER,)),
     "renew": ({"fleet": w.FLEET, "device": w.DEVICE, "csr": "x"}, (w.STRANGER,)),
+    "credential": ({"fleet": w.FLEET, "device": w.DEVICE, "incarnation": 1, "nonce": "n"}, (w.STRANGER,)),
 }
 TRUSTED: dict[str, tuple[bytes, tuple[Signer, ...], Callable[[bytes], Any]]] = {
     "root": (w.seal_root(w.root_of(2)), w.ROOTS, lambda data: trust.advance_root(w.TRUST, data)),

@@ -55,7 +55,7 @@ FLOOR = Floor(FLEET, 3, {"pears": 6})
 SIDE = Side("c" * 64, 10)
 RELEASE = Release(
     FLEET, "model", "pears", 7, 1000, (Tensor("x", "float32", (-1, 4)),), (Tensor("y", "float32", (-1, 2)),), 10, 21, "1.20",
-    {"small": Variant(("x86-vnni",), {"session.x64quantprecision": "1"}, SIDE, SIDE, SIDE, 30, 99)}, {"lineage": SIDE},
+    {"small": Variant(("x86-vnni",), {"session.x64quantprecision": "1"}, SIDE, 30, 99)}, {"lineage": SIDE},
 )  # fmt: skip
 DEVICE_CAN = Capabilities("x86-vnni", (1, 20), 10, 21)
 

@@ -11,6 +11,8 @@ from edgeops.parcel.stream import StreamList
 from edgeops.wire import canonical, envelope
 from edgeops.wire.desired import Desired, SignedTime, SlotWish
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
+from edgeops.wire.fields import Fields
+from edgeops.wire.keys import sha256
 from edgeops.wire.messages import Bundle
 from edgeops.wire.trust import (
     Capabilities,
@@ -189,6 +191,14 @@ def open_stream(trust: Trust, data: bytes) -> tuple[str, StreamList]:
     return opened.digest, StreamList.parse(opened.fields)
 
 
+def stream_named(digest: str, data: bytes) -> StreamList:
+    """The list in a stream envelope that was verified when it came: believed because its payload has the digest an order names."""
+    body, _ = envelope.split(data, "stream")
+    if sha256(body) != digest:
+        raise Rejected("bad-document", f"the kept stream list {digest[:12]} is damaged")
+    return StreamList.parse(Fields.of(canonical.decode(body, "stream"), "stream"))
+
+
 def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Received:
     _check_sure(so_far.record, "desired document")
     trust, desired = accept_desired(so_far.record.trust, data, _believed(so_far, situation))
@@ -250,7 +260,9 @@ def _offer(
         trial.max_error_ppm, trial.max_latency_ratio_ppm, FETCH_S, WORK_S,
     )  # fmt: skip
     try:
-        admit(trust, wish.release, wish.variant, digest, release, situation.device)
+        variant = admit(trust, wish.release, wish.variant, digest, release, situation.device)
     except Unfit as error:
         return name, target, error
-    return name, target, None
+    if wish.stream in known:  # else the list may still come, and is held to the same limit when its frames are asked for
+        stream_named(wish.stream, known[wish.stream]).check_size(variant.size)
+    return name, replace(target, most_bytes=variant.size), None

@@ -26,7 +26,7 @@ class Target:
     """What the newest desired document asks of the slot. `order` is its counter; `build` None means: hold nothing.
 
     `attempts` bounds restarts while working on it; `fetch_s`, `work_s` and `trial_s` bound its phases; the rest judges the trial
-    (edgeops.wire.desired.Trial). `stream` names the signed list its objects travel in.
+    (edgeops.wire.desired.Trial). `stream` names the signed list its objects travel in, `most_bytes` is all that list may hold.
     """
 
     order: int
@@ -41,6 +41,7 @@ class Target:
     max_latency_ratio_ppm: int = 3_000_000
     fetch_s: int = 86_400
     work_s: int = 600
+    most_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,14 @@ def variant_of(folder: Kept, build: Build) -> Variant:
 
 
 def parts_of(folder: Kept, build: Build) -> tuple[Side, ...]:
-    """Every object of a build, side objects first; raises Rejected when the manifest is missing or damaged."""
+    """Every object of a build, the manifest first; raises Rejected when that is missing or damaged."""
     variant = variant_of(folder, build)
-    sides = [variant.manifest, variant.golden, *([variant.reference] if variant.reference else [])]
-    manifest = Manifest.decode(folder.read(variant.manifest.sha256, variant.manifest.size))
-    return (*sides, *manifest.objects)
+    return (variant.manifest, *_manifest_of(folder, variant).objects)
+
+
+def _manifest_of(folder: Kept, variant: Variant) -> Manifest:
+    """What a variant is made of, believed because the bytes have the digest that the release names."""
+    return Manifest.decode(folder.read(variant.manifest.sha256, variant.manifest.size))
 
 
 def check(folder: Kept, build: Build) -> None:
@@ -72,11 +75,11 @@ def sweep(folder: StateFolder, record: Record, documents: Iterable[str]) -> None
 def runnable(folder: StateFolder, slot: str, build: Build, device_class: str) -> Runnable:
     """What a worker needs to run a build; its hashes must have been checked."""
     variant = variant_of(folder, build)
-    manifest = Manifest.decode(folder.read(variant.manifest.sha256, variant.manifest.size))
+    manifest = _manifest_of(folder, variant)
     return Runnable(
         slot=slot, model=build.model, version=build.version, digest=build.release,
         skeleton=folder.objects / manifest.skeleton.sha256, blobs=folder.objects, session_options=variant.options,
-        golden=folder.objects / variant.golden.sha256,
-        reference=folder.objects / variant.reference.sha256 if variant.reference else None,
+        golden=folder.objects / manifest.golden.sha256,
+        reference=folder.objects / manifest.reference.sha256 if manifest.reference else None,
         device_class=device_class, limits=Limits(build.memory_bytes, build.load_ms, build.call_ms),
     )  # fmt: skip

@@ -7,12 +7,11 @@ from typing import Protocol
 
 from edgeops.parcel.assembly import Progress, place
 from edgeops.parcel.stream import StreamList
-from edgeops.wire import canonical, envelope, topics
+from edgeops.wire import topics
 from edgeops.wire.errors import EdgeopsError, Rejected, Unfit
-from edgeops.wire.fields import Fields
-from edgeops.wire.keys import sha256
 from edgeops.wire.messages import Want
 
+from ..core.receive import stream_named
 from ..core.slot import Done, Event, Failed, Slot, Target
 
 ASK_AGAIN_S, ASK_AT_MOST_S = 2.0, 60.0
@@ -70,7 +69,9 @@ class Downloads:
         """Fetch what the stream list in the envelope `listed` names; ends in Done or Failed."""
         self._forget(slot)
         try:
-            fetch = self._fetch(target.stream, _read(target.stream, listed))
+            stream = stream_named(target.stream, listed)
+            stream.check_size(target.most_bytes)
+            fetch = self._fetch(target.stream, stream)
         except EdgeopsError as error:
             self._post(slot, Failed("fetch", target.order, int(self._now()), error.reason, error.message))
             return
@@ -106,7 +107,7 @@ class Downloads:
         if listed is None:
             raise Rejected("unknown-stream", f"frame {index} of a stream no order names")
         if self._late is None or self._late[0] != stream:
-            self._late = (stream, _read(stream, listed))
+            self._late = (stream, stream_named(stream, listed))
         place(Progress(self._late[1]), index, data)
 
     def wants(self) -> list[Want]:
@@ -144,11 +145,3 @@ class Downloads:
         download = self._by_slot.pop(slot, None)
         if download:
             self._ears.unsubscribe(download.topic)
-
-
-def _read(digest: str, data: bytes) -> StreamList:
-    """The stream list of an envelope that was verified when it came: believed now because its payload has this digest."""
-    body, _ = envelope.split(data, "stream")
-    if sha256(body) != digest:
-        raise Rejected("bad-document", f"the kept stream list {digest[:12]} is damaged")
-    return StreamList.parse(Fields.of(canonical.decode(body, "stream"), "stream"))

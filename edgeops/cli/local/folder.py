@@ -61,9 +61,6 @@ def _digests(folder: Path, release: Release) -> Iterator[str]:
         yield from (side.sha256 for side in manifest.objects)
         if manifest.inline:
             yield manifest.inline.skeleton.sha256
-        yield variant.golden.sha256
-        if variant.reference:
-            yield variant.reference.sha256
     yield from (side.sha256 for side in release.sides.values())
 
 

@@ -79,5 +79,5 @@ def local(folder: Path) -> dict[str, Any]:
 def _draw(data: dict[str, Any]) -> None:
     show.pairs({"release": f"{data['model']}:{data['version']}", "fleet": data["fleet"], "created": show.when(data["created"]),
                 "opset": data["opset"], "runtime": data["runtime"], "signed by": data["signed_by"] or "nobody yet"})  # fmt: skip
-    rows = [(name, item["classes"], item["options"], show.size(item["size"])) for name, item in data["variants"].items()]
+    rows = [(name, item["classes"], item.get("options", {}), show.size(item["size"])) for name, item in data["variants"].items()]
     show.print_table(("variant", "classes", "options", "size"), rows)

@@ -13,7 +13,7 @@ from edgeops.parcel.manifest import Manifest
 from edgeops.wire import canonical
 from edgeops.wire.fields import Fields
 from edgeops.wire.keys import sha256
-from edgeops.wire.release import Release, Side
+from edgeops.wire.release import Release, Side, Variant
 
 MEGABYTES = 900
 
@@ -24,9 +24,9 @@ def foreign_golden(good: Path, other: Path, out: Path, version: int) -> None:
     (out / "release.dsse.json").unlink()
     shutil.copytree(other / "objects", out / "objects", dirs_exist_ok=True)
     release, wrong = _read(good), _read(other)
-    golden = next(iter(wrong.variants.values())).golden
+    golden = _manifest(out, next(iter(wrong.variants.values()))).golden
     variants = {
-        name: replace(variant, golden=golden, size=variant.size - variant.golden.size + golden.size)
+        name: _with_manifest(out, variant, replace(_manifest(out, variant), golden=golden))
         for name, variant in release.variants.items()
     }
     (out / "release.json").write_bytes(canonical.encode(replace(release, version=version, variants=variants).payload()))
@@ -48,15 +48,22 @@ def hungry(good: Path, scratch: Path, out: Path, version: int) -> None:
     release = _read(good)
     variants = {}
     for name, variant in release.variants.items():
-        manifest = Manifest.decode((out / "objects" / variant.manifest.sha256).read_bytes())
+        manifest = _manifest(out, variant)
         model = onnx.load(str(out / "objects" / manifest.skeleton.sha256), load_external_data=False)
         _bloat(model.graph)
         onnx.save(model, str(scratch))
         skeleton = _put(out, scratch.read_bytes())
-        packed = _put(out, replace(manifest, skeleton=skeleton, inline=None).encode())
-        grown = skeleton.size - manifest.skeleton.size + packed.size - variant.manifest.size
-        variants[name] = replace(variant, manifest=packed, size=variant.size + grown)
+        variants[name] = _with_manifest(out, variant, replace(manifest, skeleton=skeleton, inline=None))
     (out / "release.json").write_bytes(canonical.encode(replace(release, version=version, variants=variants).payload()))
+
+
+def _manifest(out: Path, variant: Variant) -> Manifest:
+    return Manifest.decode((out / "objects" / variant.manifest.sha256).read_bytes())
+
+
+def _with_manifest(out: Path, variant: Variant, manifest: Manifest) -> Variant:
+    side = _put(out, manifest.encode())
+    return replace(variant, manifest=side, size=side.size + manifest.size)
 
 
 def _put(out: Path, data: bytes) -> Side:
