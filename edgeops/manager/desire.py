@@ -12,6 +12,7 @@ from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
 from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle
+from edgeops.wire.root import Root
 
 from .hub import Hub
 from .papers import Document
@@ -60,9 +61,27 @@ def _parts(documents: Sequence[Document]) -> list[tuple[Document, ...]]:
     return [tuple(documents[at : at + MOST_TOGETHER]) for at in range(0, len(documents), MOST_TOGETHER)]
 
 
+def counting(hub: Hub, tx: Connection, row: Row) -> Row:
+    """The row with its counters of the current epoch. Those of an earlier one mean nothing to a device with the current root, which
+    begins at 0 again: so whatever a stolen online key has counted up to is over.
+    """
+    if (row["epoch"] or 0) == hub.root.epoch:
+        return row
+    anew = {"epoch": hub.root.epoch, "counter": 0, "command": 0}
+    rows.change(tx, devices, {"id": row["id"]}, **anew)
+    return {**row, **anew}
+
+
+def counts_with_us(hub: Hub, row: Row) -> bool:
+    """Whether the device has a root of the current epoch by its own account: else its counters are of another count than ours."""
+    version = (row["documents"] or {}).get("root", 1)
+    data = hub.papers.roots[min(max(version, 1), len(hub.papers.roots)) - 1]
+    return Root.parse(Fields.of(canonical.decode(envelope.split(data, "root")[0], "root"), "root")).epoch == hub.root.epoch
+
+
 def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:
     """Tell a device that the outcomes of its orders up to `order` are stored, so that it need not repeat them."""
-    counter = row["command"] + 1
+    counter = counting(hub, tx, row)["command"] + 1
     rows.change(tx, devices, {"id": row["id"]}, command=counter)
     command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], hub.root.epoch, counter, "ack", order)
     outbox.post(tx, topics.down(row["id"], "cmd"), envelope.seal("command", command.payload(), [hub.online]), 1)
@@ -73,7 +92,7 @@ def answer(hub: Hub, tx: Connection, row: Row, nonce: str) -> None:
 
     A manager that does not believe its own clock signs no time; the device goes on by what it knows.
     """
-    device = row["id"]
+    device, row = row["id"], counting(hub, tx, row)
     *before, first = _parts(lacking(hub, row)) or [()]
     for part in before:
         outbox.post(tx, topics.down(device, "doc"), Bundle(part).encode(), 1)
@@ -126,7 +145,7 @@ def offered(hub: Hub, tx: Connection, device: str) -> Slots:
 
 def issue(hub: Hub, tx: Connection, row: Row) -> list[Document]:
     """Sign a new desired document with the next counter and store it."""
-    papers, device, now = hub.papers, row["id"], hub.now()
+    papers, device, now, row = hub.papers, row["id"], hub.now(), counting(hub, tx, row)
     slots = offered(hub, tx, device)
     expires, counter = now + hub.settings.desired_days * DAY_S, row["counter"] + 1
     desired = Desired(

@@ -117,8 +117,8 @@ def _enrolled(
     withdraw(tx, must_get(tx, state.device), now)
     pem, columns = _certify(hub, state.device, csr, now)
     # What was known of the boots, documents and orders of an earlier incarnation says nothing about this one.
-    anew = dict.fromkeys(("boot", "boots", "born", "documents", "desired", "desired_expires")) if afresh else {}
-    keep(tx, state, agent=agent, **anew, **columns)
+    anew = dict.fromkeys(("boot", "boots", "born", "documents", "desired", "desired_expires")) | {"counter": 0, "command": 0}
+    keep(tx, state, agent=agent, **(anew if afresh else {}), **columns)
     if afresh:
         text = f"incarnation {state.incarnation}, identity {rules.fingerprint_of(state.identity)}"
         audit.write(tx, now, state.device, "device-enrol", state.device, text)

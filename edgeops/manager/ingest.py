@@ -23,7 +23,7 @@ from edgeops.wire.topics import DeviceTopic
 
 from . import clones
 from .deliver import Delivery
-from .desire import acknowledge, adopt, answer, lacking
+from .desire import acknowledge, adopt, answer, counting, counts_with_us, lacking
 from .hub import Hub
 from .outcomes import observe
 
@@ -155,8 +155,8 @@ class Ingest:
     def _state(self, tx: Connection, row: Row, payload: bytes) -> Rejected | None:
         state = State.parse(open_report(payload, "state", row["identity"]))
         self._check(row, state.fleet, state.device, state.incarnation)
-        if max(state.counter, state.command) >= MOST_COUNTER:
-            raise Rejected("absurd-counter", f"{row['id']} says it has seen {max(state.counter, state.command)} documents")
+        row = counting(self._hub, tx, row)
+        _check_counters(row, state)
         if refusal := clones.listen(self._hub, tx, row, state):
             return refusal
         before = rows.get(tx, reports, device=row["id"])
@@ -173,17 +173,22 @@ class Ingest:
             row = {**row, "documents": dict(state.documents)}
             rows.change(tx, devices, {"id": row["id"]}, documents=row["documents"])
         observe(self._hub, tx, state)
-        if state.command > row["command"]:
+        self._counters(tx, row, state)
+        return None
+
+    def _counters(self, tx: Connection, row: Row, state: State) -> None:
+        """Acknowledge outcomes, and go on from where the device says it is, if it counts in our epoch."""
+        now, ours = self._hub.now(), counts_with_us(self._hub, row)
+        if ours and state.command > row["command"]:
+            row = {**row, "command": state.command}
             rows.change(tx, devices, {"id": row["id"]}, command=state.command)
         if state.outcomes:
-            known = {**row, "command": max(row["command"], state.command)}
-            acknowledge(self._hub, tx, known, max(outcome.order for outcome in state.outcomes))
-        if state.counter > row["counter"] and self._adopted.get(row["id"], 0) + ADOPT_S <= now:
+            acknowledge(self._hub, tx, row, max(outcome.order for outcome in state.outcomes))
+        if ours and state.counter > row["counter"] and self._adopted.get(row["id"], 0) + ADOPT_S <= now:
             self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")
             adopt(self._hub, tx, row, state.counter)
         self._chase(tx, row, state.counter)
-        return None
 
     def _chase(self, tx: Connection, row: Row, counter: int) -> None:
         """Send again to a device what by its report it still lacks after a while, orders or documents: brokers lose messages."""
@@ -232,6 +237,13 @@ class Ingest:
             raise Rejected("wrong-device", f"signed for {fleet}/{device}, sent as {row['id']}")
         if incarnation != row["incarnation"]:
             raise Rejected("incarnation", f"{row['id']} speaks as incarnation {incarnation}, known is {row['incarnation']}")
+
+
+def _check_counters(row: Row, state: State) -> None:
+    """Raise Rejected("absurd-counter") for numbers no honest device has, unless we have issued them."""
+    for said, issued in ((state.counter, row["counter"]), (state.command, row["command"])):
+        if said >= MOST_COUNTER and said > issued:
+            raise Rejected("absurd-counter", f"{row['id']} says it has seen {said} documents, we have issued {issued}")
 
 
 def _checked(topic: str, payload: bytes) -> DeviceTopic:

@@ -63,9 +63,8 @@ def _make_room(hub: Hub, tx: Connection, device: str, wanted: Wanted) -> int:
     if not wanted.reissue:
         again = f"`edgeops device register {device} --reissue` gives its id to another"
         raise Misuse("device-decommissioned", f"there was a device {device!r}, which was decommissioned; {again}")
-    kept = {name: row[name] for name in ("incarnation", "counter", "command")}
     clean = dict.fromkeys(("boot", "boots", "born", "documents", "last_seen", "presence_at", "silenced_at"))
-    rows.change(tx, devices, {"id": device}, **{**fresh, **clean, **kept})
+    rows.change(tx, devices, {"id": device}, **{**fresh, **clean, "incarnation": row["incarnation"]})
     return int(row["incarnation"])
 
 

@@ -37,6 +37,7 @@ devices = Table(
     Column("documents", JSON),
     Column("boots", JSON),
     Column("born", BigInteger),
+    Column("epoch", Integer),
     Column("silenced_at", BigInteger),
     Index("ix_devices_fingerprint", "fingerprint"),
     Index("ix_devices_status", "status"),
