@@ -10,15 +10,24 @@ from typing import Any
 from .fields import HEX64, ID, Fields, brief
 from .root import URL
 
+MAX_FLOORS = 1024  # models; a device keeps the floors of all it has heard of in one record
 ACTIONS = ("run", "none", "prefetch")
 # What need not be said. The limits of a trial always are: a default of the agent's version must not decide whether it passes.
 USUAL_SLOT: Mapping[str, Any] = {"conditions": {}, "budget_bytes": 0}
+# Least and most of each limit of a trial. A device adds them to its clock and keeps the sum; an order that it could not keep, or
+# that would never end, is refused when it is given (by the manager) and when it is read (by the device): both by `Trial.parse`.
+HOUR_MS = 3_600_000
+TRIAL_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "window_s": (0, 7 * 86_400), "min_calls": (0, 10**9), "max_error_ppm": (0, 1_000_000),
+    "max_latency_ratio_ppm": (0, 1_000_000_000), "load_ms": (0, HOUR_MS), "call_ms": (0, HOUR_MS), "memory_bytes": (0, 1 << 40),
+    "attempts": (1, 20),
+}  # fmt: skip
 USUAL: Mapping[str, Any] = {"channel": "all", "sources": [], "must": []}
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How a candidate is judged on the device. Units in the names; a ratio of 0 switches that check off."""
+    """How a candidate is judged on the device, within TRIAL_BOUNDS. Units in the names; a ratio of 0 switches that check off."""
 
     window_s: int = 60
     min_calls: int = 0
@@ -35,9 +44,10 @@ class Trial:
 
     @staticmethod
     def parse(fields: Fields) -> "Trial":
-        """Read the limits; what is missing keeps its default."""
-        default = Trial()
-        return Trial(**{name: fields.number(name, default=getattr(default, name)) for name in Trial.__slots__})
+        """Read the limits; what is missing keeps its default. Raises Rejected for what lies outside TRIAL_BOUNDS."""
+        usual = Trial()
+        bounds = TRIAL_BOUNDS.items()
+        return Trial(**{name: fields.number(name, least, getattr(usual, name), most) for name, (least, most) in bounds})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,7 @@ class Floor:
     @staticmethod
     def parse(fields: Fields) -> "Floor":
         """Read a floor payload; raises Rejected."""
-        return Floor(fields.text("fleet", ID), fields.number("version", 1), fields.counts("floors", 1024))
+        return Floor(fields.text("fleet", ID), fields.number("version", 1), fields.counts("floors", MAX_FLOORS))
 
 
 COMMANDS = ("ack",)

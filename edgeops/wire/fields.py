@@ -50,11 +50,13 @@ class Fields:
             raise self.fail(name, f"of the form {pattern.pattern}")
         return value
 
-    def number(self, name: str, least: int = 0, default: Any = ...) -> int:
-        """An integer, at least `least`."""
+    def number(self, name: str, least: int = 0, default: Any = ..., most: int | None = None) -> int:
+        """An integer, at least `least` and at most `most` where that is given."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.fail(name, f"an integer >= {least}")
+        if most is not None and value > most:
+            raise self.fail(name, f"an integer from {least} to {most}")
         return value
 
     def items(self, name: str, most: int = 4096, default: Any = ...) -> list[Any]:

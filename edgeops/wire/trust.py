@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import canonical, envelope
-from .desired import CommandDocument, Desired, Floor, SignedTime
+from .desired import MAX_FLOORS, CommandDocument, Desired, Floor, SignedTime
 from .errors import Rejected, Unfit
 from .fields import HEX64, ID, Fields
 from .keys import sha256
@@ -75,7 +75,8 @@ class Trust:
         return Trust(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1),
             root, fields.number("site_version"), fields.number("counter"),
-            fields.number("command"), fields.number("floor_version"), fields.counts("floors", 1024), fields.number("time_floor"),
+            fields.number("command"), fields.number("floor_version"), fields.counts("floors", MAX_FLOORS),
+            fields.number("time_floor"),
         )  # fmt: skip
 
 
@@ -185,6 +186,8 @@ def accept_floor(trust: Trust, data: bytes) -> Trust:
         raise Rejected("floor-version", f"floor {floor.version} is not newer than {trust.floor_version}")
     _check_must(opened.fields, "floor")
     raised = {m: max(floor.floors.get(m, 0), trust.floors.get(m, 0)) for m in floor.floors.keys() | trust.floors.keys()}
+    if len(raised) > MAX_FLOORS:
+        raise Rejected("too-many-floors", f"floor {floor.version} would make {len(raised)} floors, {MAX_FLOORS} can be kept")
     return replace(trust, floor_version=floor.version, floors=raised)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeops.parcel.stream import cut
 from edgeops.wire import canonical, envelope
-from edgeops.wire.desired import Desired, Floor
+from edgeops.wire.desired import Desired, Floor, Trial
 from edgeops.wire.release import Release
 from edgeops.wire.trust import Trust
 
@@ -186,6 +186,8 @@ ROWS = [
     Row("floor-lowered", "a newer floor with a lower version", "below-floor",
         admit(before=(("floor", w.sealed("floor", Floor(w.FLEET, 3, {"pears": 1}))),), version=3)),
     Row("floor-must", "a floor with a rule we do not know", "must", floor(w.sealed("floor", w.FLOOR, must=["x"])), "Unfit"),
+    Row("floor-flood", "more models than a record can be read with, a document at a time", "too-many-floors",
+        Offer((("floor", w.sealed("floor", Floor(w.FLEET, 4, {f"n{n}": 1 for n in range(1024)}))),))),
     # releases
     Row("release-short", "one stolen release key", "threshold", release(w.sealed("release", w.RELEASE, w.RELEASES[0]))),
     Row("release-online", "the online key releases", "unknown-key", release(w.sealed("release", w.RELEASE, w.ONLINE))),
@@ -267,5 +269,9 @@ ROWS = [
     Row("not-utf8", "bytes that are no text", "not-canonical", desired(w.raw("desired", b'"\xff"', w.ONLINE))),
     Row("no-object", "a payload that is a number", "malformed", desired(w.raw("desired", b"1", w.ONLINE))),
     Row("no-device", "a field is missing", "malformed", desired(swapped(b'"device":"dev-1",', b""))),
+    Row("trial-endless", "a trial whose end no record can hold: the agent would die of saving it, at every start", "malformed",
+        desired(slots={"main": replace(w.DESIRED.slots["main"], trial=Trial(window_s=2**53 - 1))})),
+    Row("trial-tries", "a trial that may begin without end", "malformed",
+        desired(slots={"main": replace(w.DESIRED.slots["main"], trial=Trial(attempts=21))})),
     Row("bool-counter", "true for a number", "malformed", desired(swapped(b'"counter":6', b'"counter":true'))),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from manager_house import Clock, Fleet
 from edgeops.manager import reconcile, rollouts
 from edgeops.manager.desire import wish_of
 from edgeops.manager.hub import Hub, open_hub
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.messages import OutcomeReport, SlotReport
 
 
@@ -289,3 +289,12 @@ def test_resuming_a_halted_rollout_under_a_newer_one_is_a_conflict(fleet: Fleet)
     fleet.start(2)
     with pytest.raises(Misuse, match="rollout-conflict"):
         rollouts.operate(fleet.hub, "me", old, "resume")
+
+
+def test_a_trial_beyond_all_bounds_is_refused(fleet: Fleet) -> None:
+    """A limit that no device could keep in its record is refused before anything is ordered, by the reader that devices use."""
+    fleet.publish(1)
+    for name, value in (("window_s", 2**53 - 1), ("attempts", 0), ("load_ms", 3_600_001)):
+        with pytest.raises(Rejected, match=rf"trial: field '{name}' must be an integer"):
+            fleet.start(1, trial={name: value})
+    assert fleet.start(1, trial={"window_s": 7 * 86_400})

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeops.wire import canonical, envelope, topics
-from edgeops.wire.desired import ACTIONS, COMMANDS, CommandDocument, Desired, Floor, SignedTime, SlotWish, Trial
+from edgeops.wire.desired import ACTIONS, COMMANDS, TRIAL_BOUNDS, CommandDocument, Desired, Floor, SignedTime, SlotWish, Trial
 from edgeops.wire.device_class import CLASSES, check_options, classify
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
@@ -54,7 +54,7 @@ releases = st.builds(
     st.dictionaries(ids, sides, max_size=3), musts,
 )  # fmt: skip
 urls = st.sampled_from(["mqtts://m:1", "wss://m.example:443", "https://[::1]:8443"])
-trials = st.builds(Trial, *[counts] * len(Trial.__slots__))
+trials = st.builds(Trial, **{name: st.integers(*bounds) for name, bounds in TRIAL_BOUNDS.items()})
 wishes = st.builds(
     SlotWish, st.sampled_from([a for a in ACTIONS if a != "none"]), hex64, ids, hex64 | st.just(""), ids | st.just(""), trials,
     st.dictionaries(keys, json_values, max_size=2), counts,
