@@ -62,7 +62,7 @@ def device(folder: Path, state: Mapping[str, Any]) -> Iterator[shell.Supervisor]
     is_a = Capabilities(can["device_class"], tuple(can["runtime"]), can["max_ir"], can["max_opset"])
     with contextlib.ExitStack() as stack:
         for place, name, ours in (
-            (shell.Supervisor, "_make_link", lambda self: Link()), (shell.facts, "capabilities", lambda: is_a),
+            (shell, "make_link", lambda *_: Link()), (shell.facts, "capabilities", lambda: is_a),
             (shell, "Clock", lambda floor, _wall: Clock(floor, lambda: state["now"], lambda: 0.0)),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(place, name, ours))
