@@ -150,7 +150,11 @@ class SlotRunner:
                 worker.stop()
             outcome = worker.check()
         except OSError as error:
+            worker.stop()
             raise Unfit("no-process", f"no worker process can be started: {error.strerror}") from None
+        except BaseException:  # nobody else knows of this process
+            worker.stop()
+            raise
         finally:
             self._starting = None
         if not outcome.ok or self._leaving.is_set():
@@ -170,7 +174,7 @@ class SlotRunner:
         """The new worker accepts before the old one stops, so no call finds nobody."""
         try:
             worker.serve()
-        except EdgeopsError:
+        except BaseException:
             worker.stop()
             raise
         self.vacancy.take(self.name)

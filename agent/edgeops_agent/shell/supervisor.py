@@ -131,19 +131,47 @@ class Supervisor:
             self._close()
 
     def _handle(self, item: Any) -> None:
-        """Take one item. What the disk does not let us save is not acted upon: events wait, messages are asked for again."""
+        """Take one item. No error ends the loop: an agent that is started anew would meet the same item again."""
         try:
             self._take(item)
         except Unsaved:
-            if isinstance(item, Message | Found):
-                self._missed = True
-                return
-            name, event = item
-            failed = isinstance(event, Failed) and event.phase == "trial"
-            if failed or isinstance(event, Restarted):  # what is committed must run then; nothing new is decided by that
-                self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
-            if not isinstance(event, Tick):
-                self._postponed.append(item)
+            self._put_off(item)
+        except Exception:
+            self._stumbled(item)
+
+    def _put_off(self, item: Any) -> None:
+        """What the disk does not let us save is not acted upon: events wait, messages are asked for again."""
+        if not isinstance(item, tuple):
+            self._missed = True
+            return
+        name, event = item
+        failed = isinstance(event, Failed) and event.phase == "trial"
+        if failed or isinstance(event, Restarted):
+            self._run_committed(name)
+        if not isinstance(event, Tick):
+            self._postponed.append(item)
+
+    def _stumbled(self, item: Any) -> None:
+        """What nobody thought of: counted, and the order at hand has failed, once; what is committed runs in any case."""
+        self.log.say("internal", f"not understood: {traceback.format_exc()}")
+        with contextlib.suppress(Exception):
+            self.ledger.store(self.record.counted("internal_errors"))
+        if not (isinstance(item, tuple) and isinstance(item[1], Event | Ran)):
+            return
+        name, slot = item[0], self.record.slots.get(item[0], Slot())
+        failed = Failed(slot.phase, slot.target.order if slot.target else 0, tick(), "internal", "the agent did not understand it")
+        try:
+            self._feed(name, failed)
+        except Unsaved:
+            self._put_off((name, failed))
+        except Exception:
+            self.log.say("internal-again", f"slot {name} stays as it is: {traceback.format_exc()}")
+        if not isinstance(item[1], Tick):
+            self._run_committed(name)
+
+    def _run_committed(self, name: str) -> None:
+        """Nothing new is decided by that."""
+        self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
 
     def _take(self, item: Any) -> None:
         match item:

@@ -1,0 +1,123 @@
+"""What nobody thought of: an event that raises ends the order it belongs to, never the agent, and leaves no process behind."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edgeops_agent.core.slot import Build, Done, Restarted, Run, Slot, Target, Tick
+from edgeops_agent.shell import builds
+from edgeops_agent.shell.clock import tick
+from edgeops_agent.shell.disk import StateFolder
+from edgeops_agent.shell.frames import Channel
+from edgeops_agent.shell.news import Collected, Ran
+from edgeops_agent.shell.runnable import Limits, Runnable
+from edgeops_agent.shell.runner import SlotRunner
+from edgeops_agent.shell.supervisor import Supervisor
+from edgeops_agent.shell.upkeep import Found
+from edgeops_agent.shell.vacancy import Vacancy
+
+from ..attacks import vectors
+from ..attacks.device import device
+
+HUGE = 2**53 - 1
+BUILD = Build("a" * 64, "int8", "m", 1)
+ENDLESS = Target(5, "run", "r1", BUILD, trial_s=HUGE, fetch_s=HUGE)
+
+
+class Hands:
+    """A runner that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def do(self, command: Any) -> None:
+        """Note it."""
+        self.told.append(command)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Supervisor]:
+    """An agent without a model, nobody at the other end."""
+    state = next(case for case in vectors.load() if case["id"] == "order")["state"]
+    with device(tmp_path / "state", state) as made:
+        yield made
+
+
+@pytest.fixture
+def hands(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """The runner of every slot."""
+    noted = Hands()
+    monkeypatch.setattr(agent, "_runner", lambda _: noted)
+    return noted
+
+
+def set_to(agent: Supervisor, phase: str) -> None:
+    """The slot works on an order whose deadlines are more than the record can hold, as an older agent may have taken it."""
+    agent.ledger.store(agent.record.with_slot("main", Slot(phase, target=ENDLESS, order=5, deadline=tick() + 99)))
+
+
+def test_a_number_too_large_to_keep_ends_the_order(agent: Supervisor, hands: Hands) -> None:
+    """A trial whose end does not fit into the record: what is committed runs, the order fails by name, once, the agent goes on."""
+    set_to(agent, "install")
+    agent._handle(("main", Done("install", 5, tick())))
+    assert agent.record.slots["main"].phase == "rollback" and hands.told[-1] == Run(None)
+    agent._handle(("main", Ran(None)))
+    slot = agent.record.slots["main"]
+    assert slot.last and (slot.phase, slot.last.verdict, slot.last.reason) == ("idle", "rolled-back", "internal")
+    agent._handle(("main", Tick(tick())))
+    assert len(slot.outbox) == agent.record.counters["internal_errors"] == 1
+
+
+def test_a_start_that_cannot_be_kept_ends_the_order_too(agent: Supervisor, hands: Hands) -> None:
+    """After a restart the same order must not end the agent at once again, and what is committed must run."""
+    set_to(agent, "fetch")
+    agent._handle(("main", Restarted(tick())))
+    slot = agent.record.slots["main"]
+    assert slot.last and (slot.phase, slot.last.verdict, slot.last.reason) == ("idle", "failed", "internal")
+    assert hands.told == [Run(None)]
+
+
+def test_a_worker_that_counts_nonsense_ends_no_order(agent: Supervisor, hands: Hands) -> None:
+    """Counts beyond all numbers are the worker's; what the slot works on goes on."""
+    set_to(agent, "fetch")
+    before = agent.record.slots
+    agent._handle(("main", Collected(BUILD, b"x", 10**30, 10**30)))
+    assert agent.record.slots == before and not hands.told
+
+
+def test_documents_that_raise_are_counted(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents of the HTTPS side that break the reader: counted, and the agent goes on."""
+    monkeypatch.setattr(agent.intake, "take", lambda *_: 1 / 0)
+    agent._handle(Found((("root", b"x"),)))
+    agent._handle("connected")
+    assert agent.record.counters["internal_errors"] == 1
+
+
+def runnable(folder: StateFolder, **limits: int) -> Runnable:
+    """A model that is no model; the worker is asked to load it all the same."""
+    path = folder.objects / "skeleton"
+    path.write_bytes(b"no model")
+    bounds = replace(Limits(64 << 20, 1000, 1000), **limits)
+    return Runnable("main", "m", 1, "a" * 64, path, folder.objects, {}, None, None, "any", bounds)
+
+
+@pytest.mark.parametrize("where", ["load", "call"])
+def test_no_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Limits no wait can take, for loading and for the calls after it: whatever is raised, the process that was started is gone."""
+    folder, before = StateFolder(tmp_path), psutil.Process().children()
+    folder.create()
+    limits = {"load_ms": HUGE} if where == "load" else {"call_ms": HUGE}
+    monkeypatch.setattr(builds, "runnable", lambda *_: runnable(folder, **limits))
+    if where == "call":  # a worker that says it has loaded this
+        receive = Channel.receive
+        monkeypatch.setattr(Channel, "receive", lambda self: (receive(self), ({"phase": "call"}, []))[1])
+    with contextlib.closing(Vacancy([])) as vacancy:
+        runner = SlotRunner("main", folder, [], vacancy, "any", lambda _: None, 1.0)
+        with pytest.raises(OverflowError):
+            runner._start(BUILD)
+    assert psutil.Process().children() == before
