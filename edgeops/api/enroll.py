@@ -21,7 +21,7 @@ ENVELOPE = {"content": {"application/json": {}}, "required": True}
 ENROL = ENVELOPE | {
     "description": "An `enrol` envelope, signed by the identity key in it: fleet, device, secret, identity, csr, agent."
 }
-RENEW = ENVELOPE | {"description": "A `renew` envelope, signed by the device's identity key: fleet, device, incarnation, csr."}
+RENEW = ENVELOPE | {"description": "A `renew` envelope, signed by the device's identity key: fleet, device, incarnation, seq, csr."}
 JSON = "application/json"
 
 

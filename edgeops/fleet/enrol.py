@@ -115,8 +115,7 @@ def renew(state: Enrolment, lately: int, now: int, late_s: int) -> tuple[Enrolme
         raise Misuse("device-quarantined", f"{state.device} speaks as two devices; an operator must release it or enrol it anew")
     if state.status != "enrolled":
         raise Misuse("device-revoked", f"device {state.device} is {state.status}; an operator must issue a new token")
-    if lately >= MOST_RENEWALS:
-        raise Misuse("renewed-lately", f"{state.device} was given {lately} certificates within a day; use the newest, ask tomorrow")
+    check_pace(state.device, lately)
     waiting = state.pending if state.pending is not None and state.pending.kind == "renew" else None
     if now - state.certificate_expires > late_s and (waiting is None or waiting.verdict != "granted"):
         if waiting is None:
@@ -125,6 +124,12 @@ def renew(state: Enrolment, lately: int, now: int, late_s: int) -> tuple[Enrolme
             raise Misuse("renewal-rejected", f"an operator has rejected {state.device}; it needs a new token")
         return state, "pending"
     return (replace(state, pending=None) if waiting else state), "admitted"
+
+
+def check_pace(device: str, lately: int) -> None:
+    """Raise Misuse("renewed-lately") for a device that was given so many certificates within a day."""
+    if lately >= MOST_RENEWALS:
+        raise Misuse("renewed-lately", f"{device} was given {lately} certificates within a day; use the newest, ask tomorrow")
 
 
 def decide(state: Enrolment, verdict: Verdict) -> Enrolment:

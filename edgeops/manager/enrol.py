@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import Connection
 
@@ -113,11 +114,15 @@ def _waits(tx: Connection, before: Enrolment, state: Enrolment, now: int) -> dic
 def _enrolled(
     hub: Hub, tx: Connection, state: Enrolment, csr: Request, agent: str, now: int, afresh: bool
 ) -> dict[str, Any]:
-    """The credentials; what the device had before is worthless from now on."""
-    withdraw(tx, must_get(tx, state.device), now)
+    """The credentials; what the device had before is worthless from now on. Whose answer was lost is given the same ones again."""
+    row = must_get(tx, state.device)
+    if not afresh and (kept := _again(tx, row, csr, now)):
+        return {"status": "enrolled", "device": state.device, "incarnation": state.incarnation, **_credentials(hub, kept)}
+    withdraw(tx, row, now)
     pem, columns = _certify(hub, state.device, csr, now)
     # What was known of the boots, documents and orders of an earlier incarnation says nothing about this one.
-    anew = dict.fromkeys(("boot", "boots", "born", "documents", "desired", "desired_expires")) | {"counter": 0, "command": 0}
+    known = "boot", "boots", "born", "renewed", "documents", "desired", "desired_expires"
+    anew = dict.fromkeys(known) | {"counter": 0, "command": 0}
     keep(tx, state, agent=agent, **(anew if afresh else {}), **columns)
     if afresh:
         text = f"incarnation {state.incarnation}, identity {rules.fingerprint_of(state.identity)}"
@@ -125,10 +130,25 @@ def _enrolled(
     return {"status": "enrolled", "device": state.device, "incarnation": state.incarnation, **_credentials(hub, pem)}
 
 
-def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
-    """A new certificate against a request signed with the identity key, payload {fleet, device, incarnation, csr}; or `pending`.
+def _again(tx: Connection, row: Row, csr: Request, now: int) -> str:
+    """The certificate this key was given, for a request that is repeated; empty where it must be a new one, as for another key.
 
-    Raises Rejected for what is malformed, Misuse("renew-refused" | "wrong-name" | "bad-csr") and as `rules.renew`.
+    Raises Misuse("token-refused") once the device has renewed, since its answer was not lost, and Misuse("renewed-lately").
+    """
+    if row["renewed"]:
+        raise Misuse("token-refused", rules.REFUSED)
+    kept = row["certificate"] or ""
+    if kept and row["certificate_expires"] > now and x509.load_pem_x509_certificate(kept.encode()).public_key() == csr.public:
+        return str(kept)
+    rules.check_pace(row["id"], sum(one["at"] > now - DAY_S for one in rows.find(tx, revocations, device=row["id"])))
+    return ""
+
+
+def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
+    """A new certificate against a request signed with the identity key, {fleet, device, incarnation, seq, csr}; or `pending`.
+
+    Raises Rejected("stale-renewal" | "incarnation") and for what is malformed, Misuse("renew-refused" | "wrong-name" | "bad-csr")
+    and as `rules.renew`.
     """
     device = Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
     now = hub.now()
@@ -140,6 +160,7 @@ def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
     with hub.store.write() as tx:
         fields, before, lately = _renewable(hub, tx, device, sealed, now)
         state, step = rules.renew(before, lately, now, hub.settings.renew_late_days * DAY_S)
+        rows.change(tx, devices, {"id": device}, renewed=fields.number("seq", 1))
         if step == "pending":
             return _waits(tx, before, state, now)
         row = must_get(tx, device)
@@ -162,6 +183,8 @@ def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -
         raise Misuse("renew-refused", "renew: there is no such device, or its identity key has not signed this") from error
     if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
         raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
+    if fields.number("seq", 1) <= (row["renewed"] or 0):
+        raise Rejected("stale-renewal", f"renew: request {fields.number('seq')} is not newer than {row['renewed']}")
     lately = sum(one["at"] > now - DAY_S for one in rows.find(tx, revocations, device=device, live=1))
     rules.renew(state_of(row), lately, now, hub.settings.renew_late_days * DAY_S)
     return fields, state_of(row), lately
@@ -170,8 +193,8 @@ def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -
 def _certify(hub: Hub, device: str, csr: Request, now: int) -> tuple[str, dict[str, Any]]:
     days = hub.settings.certificate_days
     certificate = pki.certify(hub.issuer, device, csr.public, now, days)
-    columns = {"certificate_serial": f"{certificate.serial_number:x}", "certificate_expires": now + days * DAY_S}
-    return certificate.public_bytes(Encoding.PEM).decode(), columns
+    pem, serial = certificate.public_bytes(Encoding.PEM).decode(), f"{certificate.serial_number:x}"
+    return pem, {"certificate": pem, "certificate_serial": serial, "certificate_expires": now + days * DAY_S}
 
 
 def _credentials(hub: Hub, certificate: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ devices = Table(
     Column("boots", JSON),
     Column("born", BigInteger),
     Column("epoch", Integer),
+    Column("renewed", BigInteger),
+    Column("certificate", Text),
     Column("silenced_at", BigInteger),
     Index("ix_devices_fingerprint", "fingerprint"),
     Index("ix_devices_status", "status"),

@@ -1,5 +1,6 @@
 """A renewed certificate is believed only for our name and our new key, from a CA of our site; key and certificate stay together."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -43,8 +44,9 @@ def issue(csr: str, ca: pki.Pair = OURS, name: str = "pi-01", now: int = NOW) ->
 
 def asked(paper: Paper, key: ec.EllipticCurvePrivateKey) -> str:
     """The signing request in a renewal, checked as the manager does."""
-    fields = open_report(renewal.request(paper.trust, IDENTITY, key), "renew", IDENTITY.public)
-    assert (fields.text("fleet"), fields.text("device"), fields.number("incarnation")) == ("berlin", "pi-01", 1)
+    fields = open_report(renewal.request(paper.trust, IDENTITY, key, 7), "renew", IDENTITY.public)
+    assert (fields.text("fleet"), fields.text("device")) == ("berlin", "pi-01")
+    assert (fields.number("incarnation"), fields.number("seq")) == (1, 7)
     return fields.text("csr")
 
 
@@ -129,7 +131,8 @@ class Desk:
 
     def begin(self) -> None:
         """Start the agent's upkeep anew."""
-        self.upkeep = Upkeep(self.paths, IDENTITY, self.clock, self.posted.append, self.ask, lambda: self.at)
+        self.numbers = itertools.count(1)
+        self.upkeep = Upkeep(self.paths, IDENTITY, self.clock, self.posted.append, self.numbers.__next__, self.ask, lambda: self.at)
 
     def ask(self, way: Way, method: str, path: str, body: bytes | None, least: int | None) -> tuple[int, bytes]:
         """The manager's HTTPS side."""
@@ -240,8 +243,8 @@ def test_the_next_manager_is_asked(desk: Desk) -> None:
             raise Unreachable("manager-unreachable", "gone")
         return real(way, *rest)  # type: ignore[arg-type]
 
-    desk.upkeep = Upkeep(desk.paths, IDENTITY, desk.clock, desk.posted.append, ask, lambda: desk.at)  # type: ignore[arg-type]
-    desk.upkeep.run(Bearings(Record(desk.paper.trust), (SITE,), True))
+    desk.upkeep = Upkeep(desk.paths, IDENTITY, desk.clock, desk.posted.append, desk.numbers.__next__, ask, lambda: desk.at)  # type: ignore[arg-type]
+    desk.upkeep.run(Bearings(Record(desk.paper.trust), (SITE,), 1))
     assert desk.posted == [Renewed()] and {call[1] for call in desk.calls} == {"https://two:8443"}
 
 

@@ -45,7 +45,7 @@ class Scene:
 
     def renewal(self, device: FakeDevice, signer: Signer) -> bytes:
         """A certificate for a key of `device` in the victim's name, signed by `signer`."""
-        return seal("renew", {"fleet": FLEET, "device": "victim", "incarnation": 1, "csr": device.csr("victim")}, [signer])
+        return seal("renew", {"fleet": FLEET, "device": "victim", "incarnation": 1, "seq": 9, "csr": device.csr("victim")}, [signer])
 
     def birth(self, signer: Signer, **changes: Any) -> bytes:
         """The victim is born, signed by `signer`."""

@@ -155,12 +155,12 @@ class Life:
             lambda: self._told("sites", folder.load().sites == ledger.record.sites), lambda: None,
         )  # fmt: skip
         intake.begin()
-        upkeep = Upkeep(paths, load_identity(paths), clock, self._posted, self.office.fetch)
+        upkeep = Upkeep(paths, load_identity(paths), clock, self._posted, ledger.report_number, self.office.fetch)
         device, sure = ledger.record.trust.device, lambda: self._take(intake, "time", ledger.record.trust.device)
         sure()
         self.calls["renew"] = power.calls
         if self.renewals == 0:
-            upkeep.run(Bearings(ledger.record, intake.sites(), True))
+            upkeep.run(Bearings(ledger.record, intake.sites(), ledger.report_number()))
         for number in (1, 2):
             self._need(intake, ledger, "desired", number, lambda: (ledger.record.trust.counter, 0), device)
             self._need(intake, ledger, "floor", number, lambda: (ledger.record.trust.floor_version, 0), device)

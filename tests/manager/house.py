@@ -131,7 +131,8 @@ class FakeDevice:
 
     def renewal(self, **other: Any) -> bytes:
         """The body of POST /renew; `other` are fields to change."""
-        body = {"fleet": FLEET, "device": self.id, "incarnation": self.incarnation, "csr": self.csr(self.id)}
+        self.seq += 1
+        body = {"fleet": FLEET, "device": self.id, "incarnation": self.incarnation, "seq": self.seq, "csr": self.csr(self.id)}
         return seal("renew", body | other, [self.identity])
 
     def presence(self, kind: str = "birth", device_class: str = "x86-vnni") -> bytes:

@@ -135,8 +135,12 @@ def test_a_token_of_another_fleet_or_device_is_refused(hub: Hub) -> None:
 
 
 def test_the_same_device_may_ask_again_and_nobody_else(hub: Hub) -> None:
-    """After a lost answer the same identity key gets the same incarnation; its lost certificate is withdrawn."""
+    """After a lost answer the same keys get the same certificate, however often; for another TLS key the lost one is withdrawn."""
     device, first, token = redeemed(hub)
+    for _ in range(50):
+        assert certificate(enrol.redeem(hub, device.enrolment(token.secret))) == first
+    assert revoked_serials(hub) == set()
+    device.tls = ec.generate_private_key(ec.SECP256R1())
     again = enrol.redeem(hub, device.enrolment(token.secret))
     assert again["incarnation"] == 1
     assert revoked_serials(hub) == {first.serial_number}
@@ -262,6 +266,45 @@ def test_renewals_fill_neither_the_log_nor_the_list(hub: Hub, clock: Clock) -> N
     clock.now += DAY_S
     enrol.renew(hub, device.renewal())
     assert audited(hub).count(("device-renew", "pi-1")) == 2
+
+
+def test_a_repeated_enrolment_with_ever_new_keys_is_stopped(hub: Hub) -> None:
+    """Neither the log nor the list grows by them without end."""
+    device, _, token = redeemed(hub)
+    for _ in range(MOST_RENEWALS):
+        device.tls = ec.generate_private_key(ec.SECP256R1())
+        enrol.redeem(hub, device.enrolment(token.secret))
+    device.tls = ec.generate_private_key(ec.SECP256R1())
+    assert refusal(lambda: enrol.redeem(hub, device.enrolment(token.secret))) == "renewed-lately"
+    assert len(revoked_serials(hub)) == MOST_RENEWALS
+
+
+def test_a_recorded_enrolment_takes_no_renewed_certificate_away(hub: Hub) -> None:
+    """Once a device has renewed, its enrolment was not lost: whoever recorded it and repeats it gets nothing."""
+    token, device = registered(hub), FakeDevice("pi-1")
+    recorded = device.enrolment(token.secret)
+    enrol.redeem(hub, recorded)
+    device.tls = ec.generate_private_key(ec.SECP256R1())
+    enrol.renew(hub, device.renewal())
+    assert refusal(lambda: enrol.redeem(hub, recorded)) == "token-refused" and revoked_serials(hub) == set()
+
+
+def test_a_recorded_renewal_is_worth_nothing(hub: Hub, clock: Clock) -> None:
+    """It neither certifies the old key again, nor uses up what the device itself may ask for; nor does one that had to wait."""
+    device, _, _ = redeemed(hub)
+    recorded = device.renewal()
+    enrol.renew(hub, recorded)
+    for _ in range(3):
+        clock.now += DAY_S + 1
+        for _ in range(MOST_RENEWALS):
+            assert refusal(lambda: enrol.renew(hub, recorded)) == "stale-renewal"
+        assert enrol.renew(hub, device.renewal())["status"] == "enrolled"
+    clock.now += (30 + 90) * DAY_S + 1
+    waiting = device.renewal()
+    assert enrol.renew(hub, waiting)["status"] == "pending"
+    register.decide(hub, "me", "granted", ["pi-1"])
+    assert refusal(lambda: enrol.renew(hub, waiting)) == "stale-renewal"
+    assert enrol.renew(hub, device.renewal())["status"] == "enrolled"
 
 
 def test_a_revoked_certificate_stays_revoked_when_the_device_comes_back(hub: Hub, clock: Clock) -> None:

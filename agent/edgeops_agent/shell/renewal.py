@@ -25,11 +25,11 @@ class Pending(Misuse):
     """The manager wants an operator to approve this device first; the same question is asked again later."""
 
 
-def request(trust: Trust, signer: Signer, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The `renew` envelope that asks for a certificate for `key`."""
+def request(trust: Trust, signer: Signer, key: ec.EllipticCurvePrivateKey, number: int) -> bytes:
+    """The `renew` envelope that asks for a certificate for `key`; `number` is greater than any before, so that it is good once."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, trust.device)])
     csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
-    payload = {"fleet": trust.fleet, "device": trust.device, "incarnation": trust.incarnation, "csr": csr}
+    payload = {"fleet": trust.fleet, "device": trust.device, "incarnation": trust.incarnation, "seq": number, "csr": csr}
     return envelope.seal("renew", payload, [signer])
 
 

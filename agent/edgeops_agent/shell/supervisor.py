@@ -87,7 +87,7 @@ class Supervisor:
         self._postponed: list[tuple[str, Any]] = []
         self._stopping = self._missed = False
         self._born = 0.0
-        self.upkeep = Upkeep(self.paths, self.signer, self.clock, self.inbox.put)
+        self.upkeep = Upkeep(self.paths, self.signer, self.clock, self.inbox.put, self.ledger.report_number)
         self.intake = Intake(
             self.folder, self.ledger, self.documents, self.clock, self.device, self.log, self._store, self._relink,
             self.upkeep.lost,

@@ -55,22 +55,28 @@ class Door(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bearings:
-    """Where the device stands when an errand begins: what it trusts, its readable sites, whether a new certificate is due."""
+    """Where the device stands when an errand begins: what it trusts, its readable sites.
+
+    `renew` is the number of its request for a new certificate, 0 when none is due.
+    """
 
     record: Record
     sites: tuple[Site, ...]
-    renew: bool
+    renew: int
 
 
 class Upkeep:
-    """Looks now and then whether an errand is due. `post` takes Renewed and Found, in the errand's thread."""
+    """Looks now and then whether an errand is due. `post` takes Renewed and Found, in the errand's thread.
+
+    `number` gives a number greater than all before, or raises an EdgeopsError.
+    """
 
     def __init__(
         self, paths: Paths, signer: Signer, clock: Clock, post: Callable[[object], None],
-        fetch: Fetch = https.fetch, now: Callable[[], float] = time.monotonic,
+        number: Callable[[], int], fetch: Fetch = https.fetch, now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._paths, self._signer, self._clock, self._post, self._fetch, self._now = paths, signer, clock, post, fetch, now
-        self._log = Sparing()
+        self._number, self._log = number, Sparing()
         self._thread: threading.Thread | None = None
         self._wait, self._again = FIRST_S, 0.0
         self._together = now()
@@ -96,9 +102,9 @@ class Upkeep:
             return
         if why := self._why(door):
             self._log.say(why, f"{why}: asking the manager over HTTPS")
-            renew, self._lost = self._is_due(door), False
             self._plan(self._wait)
             self._wait = min(2 * self._wait, MOST_S)
+            renew, self._lost = self._due_number(door), False
             self._thread = threading.Thread(target=self.run, args=(Bearings(record, sites(), renew),), name="upkeep", daemon=True)
             self._thread.start()
 
@@ -118,6 +124,14 @@ class Upkeep:
         # Before a time was signed in this boot only the wall knows; it is asked when nothing else can be.
         certain = self._clock.sure or self._now() - self._together > APART_S
         return certain and self._clock.now() >= self._renew_at
+
+    def _due_number(self, door: Door) -> int:
+        """A number for a request that is due. A disk that refuses to put one aside keeps it from that only."""
+        try:
+            return self._number() if self._is_due(door) else 0
+        except EdgeopsError as error:
+            self._log.say(error.reason, f"upkeep: no certificate can be asked for: {error}")
+            return 0
 
     def _plan(self, seconds: float) -> None:
         self._again = self._now() + seconds * (0.5 + secrets.randbelow(1 << 20) / (1 << 21))
@@ -150,7 +164,7 @@ class Upkeep:
 
     def _renew(self, bearings: Bearings) -> None:
         trust, key = bearings.record.trust, ec.generate_private_key(ec.SECP256R1())
-        status, answer = self._first_answer(bearings.sites, renewal.request(trust, self._signer, key))
+        status, answer = self._first_answer(bearings.sites, renewal.request(trust, self._signer, key, bearings.renew))
         pair = renewal.read_answer(status, answer, key, trust, bearings.sites)
         keep_pair(self._paths.pair, pair)
         self._renew_at = pair.renew_at

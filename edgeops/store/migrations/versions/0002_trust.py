@@ -13,7 +13,8 @@ def upgrade() -> None:
     """From 0001; every new column may be empty, so nothing stored before is touched."""
     for name, kind in (
         ("approval", sa.Integer()), ("fingerprint", sa.String(64)), ("pending", sa.JSON()), ("documents", sa.JSON()),
-        ("boots", sa.JSON()), ("born", sa.BigInteger()), ("epoch", sa.Integer()), ("silenced_at", sa.BigInteger()),
+        ("boots", sa.JSON()), ("born", sa.BigInteger()), ("epoch", sa.Integer()), ("renewed", sa.BigInteger()),
+        ("certificate", sa.Text()), ("silenced_at", sa.BigInteger()),
     ):  # fmt: skip
         op.add_column("devices", sa.Column(name, kind))
     op.create_index("ix_devices_fingerprint", "devices", ["fingerprint"])
