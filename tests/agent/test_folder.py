@@ -10,7 +10,7 @@ from edgeops.wire.errors import Misuse, Rejected, Unfit
 from edgeops.wire.keys import sha256
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell.disk import StateFolder
-from edgeops_agent.shell.fetching import StreamFetch
+from edgeops_agent.shell.fetching import RESERVE_BYTES, StreamFetch
 from edgeops_agent.shell.spool import MAX_FILES, Spool
 
 from .conftest import Paper
@@ -96,6 +96,45 @@ def test_full_disk_is_named_before_anything_is_fetched(folder: StateFolder, monk
     with pytest.raises(Unfit, match="disk-full"):
         StreamFetch(folder, "s" * 64, cut("berlin", BODIES)[0])
     assert not list(folder.partial.iterdir())
+
+
+def free_bytes(monkeypatch: pytest.MonkeyPatch, folder: StateFolder, total: int) -> None:
+    """Let the disk have `total` bytes for this folder, and as many free as its files leave."""
+    real = os.statvfs(folder.root)
+
+    def asked(_path: object) -> os.statvfs_result:
+        used = sum(path.stat().st_blocks * 512 for path in folder.root.rglob("*") if path.is_file())
+        return os.statvfs_result((1, 1, *real[2:4], max(0, total - used), *real[5:]))
+
+    monkeypatch.setattr(os, "statvfs", asked)
+
+
+def test_space_is_promised_once(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one download still needs is not free for another; the same stream needs it once, a forgotten download not at all."""
+    bodies = [[os.urandom(1 << 20)] for _ in range(3)]
+    streams = [cut("berlin", body)[0] for body in bodies]
+    free_bytes(monkeypatch, folder, RESERVE_BYTES + (5 << 20))
+    first, second = (StreamFetch(folder, name * 64, stream) for name, stream in zip("ab", streams, strict=False))
+    again = StreamFetch(folder, "a" * 64, streams[0])
+    with pytest.raises(Unfit, match="other downloads need"):
+        StreamFetch(folder, "c" * 64, streams[2])
+    for index, data in enumerate(cut("berlin", bodies[0])[1]):
+        first.feed(index, data)
+    first.finish()
+    assert (first.outstanding(), second.outstanding()) == (0, 2 << 20)
+    del first, again, second
+    StreamFetch(folder, "c" * 64, streams[2])
+
+
+def test_what_others_write_meanwhile_leaves_the_reserve(folder: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space that was there when a fetch began and is gone when a frame comes: disk-full by name, before the reserve is touched."""
+    stream, frames = cut("berlin", BODIES)
+    free_bytes(monkeypatch, folder, RESERVE_BYTES + (1 << 20))
+    fetch = StreamFetch(folder, "s" * 64, stream)
+    fetch.feed(0, frames[0])
+    (folder.root / "somebody else's").write_bytes(bytes(1 << 20))
+    with pytest.raises(Unfit, match="disk-full"):
+        fetch.feed(1, frames[1])
 
 
 def test_spool_keeps_order_and_drops_the_oldest(folder: StateFolder) -> None:

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from edgeops.parcel.assembly import check_object
 from edgeops.wire.errors import Misuse, Rejected, Unfit
@@ -70,6 +72,8 @@ class StateFolder:
         self.partial = root / "partial"
         self.slots = root / "slots"
         self.spool = root / "spool"
+        self.fetches: WeakSet[Any] = WeakSet()
+        """The downloads that write here; whoever forgets one gives its space back."""
         self._seq = 0
         self._next = "a"
         self._lock = -1

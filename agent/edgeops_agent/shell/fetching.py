@@ -25,6 +25,7 @@ class StreamFetch:
         self.path: Path = folder.partial / digest
         self.progress = Progress(stream, self._not_needed())
         self._check_space()
+        folder.fetches.add(self)
         self._resume()
 
     def _not_needed(self) -> int:
@@ -36,17 +37,28 @@ class StreamFetch:
                 needed |= ((1 << (last - first + 1)) - 1) << first
         return ((1 << len(self.stream.frames)) - 1) & ~needed
 
-    def _check_space(self) -> None:
-        """Missing objects lie on disk twice for a moment: as frames and as objects. Frames that are there already take no more."""
+    def outstanding(self) -> int:
+        """Bytes that will still be taken. Missing objects lie on disk twice for a moment: as frames (some are there) and whole."""
         missing = sum(end - start for name, start, end in offsets(self.stream) if not self.folder.has(name, end - start))
         there = 0
         with contextlib.suppress(FileNotFoundError):
             there = self.path.stat().st_blocks * 512
+        return 2 * missing - min(there, missing)
+
+    def _check_space(self) -> None:
+        """What other downloads still need is not free; two of one stream share one file."""
+        with refusals("the frames"):
+            others = {other.digest: other.outstanding() for other in self.folder.fetches if other.digest != self.digest}
+            need = self.outstanding() + RESERVE_BYTES
+        self._require(need, sum(others.values()), "installing")
+
+    def _require(self, need: int, taken: int, what: str) -> None:
         with refusals("the frames"):
             status = os.statvfs(self.folder.root)
-        free, need = status.f_bavail * status.f_frsize, 2 * missing - min(there, missing) + RESERVE_BYTES
+        free = status.f_bavail * status.f_frsize - taken
         if free < need:
-            raise Unfit("disk-full", f"installing needs {need} bytes of disk, {free} are free; free some space")
+            others = f" beside the {taken} that other downloads need" if taken else ""
+            raise Unfit("disk-full", f"{what} needs {need} bytes of disk, {max(0, free)} are free{others}; free some space")
 
     def _resume(self) -> None:
         with refusals("the frames"), contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
@@ -61,6 +73,7 @@ class StreamFetch:
         """Take one frame; True when the stream is complete. Raises Rejected("bad-frame") or Unfit (disk)."""
         progress, at = place(self.progress, index, data)
         if at is not None:
+            self._require(len(data) + RESERVE_BYTES, 0, "a frame and what must stay free")  # others write here too
             with refusals("a frame"):
                 descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
