@@ -49,27 +49,36 @@ def issue(hub: Hub, sealed: bytes) -> dict[str, Any]:
     _needs_listener(hub)
     device = Fields.of(canonical.decode(envelope.split(sealed, "credential")[0], "credential"), "credential").text("device", ID)
     now, password = hub.now(), secrets.token_hex(32)
+    # Strangers may ask as often as they like: they wait for no writer and keep none waiting.
+    with hub.store.read() as tx:
+        _judged(hub, tx, device, sealed, now)
     with hub.store.write() as tx:
-        row = rows.get(tx, devices, id=device)
-        try:
-            if row is None or row["identity"] is None:
-                raise Rejected("unknown-key", "nobody of this name")
-            fields = open_report(sealed, "credential", row["identity"])
-        except Rejected as error:
-            raise Misuse("credential-refused", REFUSED) from error
-        if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
-            raise Rejected("incarnation", "credential: of another fleet or incarnation; enrol the device again")
-        if row["status"] != "enrolled":
-            raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
-        made = _minted(hub, device, fields.text("nonce", NONCE), now)
-        before = rows.get(tx, credentials, device=device)
-        if before is not None and made + LIFE_S <= before["expires"]:
-            raise Rejected("nonce-spent", "credential: this challenge, or a later one, was answered already; ask for another")
+        made = _judged(hub, tx, device, sealed, now)
         kept = passwords.verifier(password, secrets.token_bytes(12))
         rows.put(tx, credentials, device=device, verifier=kept, expires=made + LIFE_S)
         audit.write(tx, now, device, "device-credential", device)
     address = url("wss", hub.settings.addresses[0], hub.settings.wss_port)
     return {"url": address, "username": device, "password": password, "expires": made + LIFE_S}
+
+
+def _judged(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -> int:
+    """When the challenge was made that this device answers here for the first time; raises as `issue`."""
+    row = rows.get(tx, devices, id=device)
+    try:
+        if row is None or row["identity"] is None:
+            raise Rejected("unknown-key", "nobody of this name")
+        fields = open_report(sealed, "credential", row["identity"])
+    except Rejected as error:
+        raise Misuse("credential-refused", REFUSED) from error
+    if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
+        raise Rejected("incarnation", "credential: of another fleet or incarnation; enrol the device again")
+    if row["status"] != "enrolled":
+        raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
+    made = _minted(hub, device, fields.text("nonce", NONCE), now)
+    before = rows.get(tx, credentials, device=device)
+    if before is not None and made + LIFE_S <= before["expires"]:
+        raise Rejected("nonce-spent", "credential: this challenge, or a later one, was answered already; ask for another")
+    return made
 
 
 def write_passwords(hub: Hub) -> int | None:

@@ -23,7 +23,7 @@ from edgeops.wire.topics import DeviceTopic
 
 from . import clones
 from .deliver import Delivery
-from .desire import acknowledge, adopt, answer, counting, counts_with_us, lacking
+from .desire import DAY_S, acknowledge, adopt, answer, counting, counts_with_us, lacking
 from .hub import Hub
 from .outcomes import observe
 
@@ -211,12 +211,15 @@ class Ingest:
         if max(tally.n, tally.calls, tally.errors, tally.invalid, tally.dropped, tally.latency.count) > MOST_COUNT:
             raise Rejected("absurd-count", f"{row['id']} counted more than {MOST_COUNT} in one window")
         self._pace(row["id"])
-        new = rows.add(
+        now = self._hub.now()
+        # One from before the device was registered was measured by a clock that nobody has set yet: it says nothing of its age.
+        if row["created"] <= window.start_ms // 1000 < now - self._hub.settings.keep_windows_days * DAY_S:
+            raise Rejected("stale-window", f"a window of {row['id']} is older than what is kept; it may have been counted before")
+        # It does not show that the device is there: it bears no number that a broker could not repeat once we have forgotten it.
+        rows.add(
             tx, windows, device=row["id"], boot=window.boot.hex(), seq=window.seq, release8=window.model.hex(),
-            profile8=window.profile.hex(), started_ms=window.start_ms, received=self._hub.now(), body=body,
+            profile8=window.profile.hex(), started_ms=window.start_ms, received=now, body=body,
         )  # fmt: skip
-        if new:  # an old window repeated by a broker does not show that the device is there
-            self._seen(tx, row)
 
     def _pace(self, device: str) -> None:
         """Raise Rejected("too-many-windows") for a device that sends them faster than it could have measured them."""
@@ -228,7 +231,7 @@ class Ingest:
             raise Rejected("too-many-windows", f"{device} sends more than {WINDOWS_PER_S} windows a second for long")
 
     def _seen(self, tx: Connection, row: Row) -> None:
-        """Any message of a device shows that it is there, whatever its will said."""
+        """A report that is new shows that the device is there, whatever its will said."""
         again = {"presence": "online", "presence_at": self._hub.now()} if row["presence"] in ("gone", "unknown") else {}
         rows.change(tx, devices, {"id": row["id"]}, last_seen=self._hub.now(), **again)
 

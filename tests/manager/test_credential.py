@@ -132,6 +132,15 @@ def test_who_is_out_has_no_password(open_hub: Hub, device: FakeDevice, clock: Cl
         credential.issue(open_hub, asked(device, credential.challenge(open_hub, "pi-1")["nonce"]))
 
 
+def test_strangers_keep_no_writer_waiting(open_hub: Hub, device: FakeDevice) -> None:
+    """What is refused is refused while somebody else is writing: whoever floods /credential does not stop ingest."""
+    nonce = credential.challenge(open_hub, "pi-1")["nonce"]
+    with open_hub.store.write():
+        for claimant in (FakeDevice("pi-1"), FakeDevice("nobody")):
+            with pytest.raises(EdgeopsError, match="credential-refused"):
+                credential.issue(open_hub, asked(claimant, nonce))
+
+
 def test_without_a_listener_there_are_none(hub: Hub) -> None:
     """A manager that does not listen for browsers says so."""
     with pytest.raises(EdgeopsError, match="no-websocket"):

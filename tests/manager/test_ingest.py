@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from manager_house import FLEET, NOW, Clock, FakeDevice, Fleet
 
-from edgeops.manager import devices, enrol, register, status, telemetry
+from edgeops.manager import devices, enrol, reconcile, register, status, telemetry
 from edgeops.manager.hub import Hub
 from edgeops.sketch.build import build_reference
 from edgeops.sketch.latency import LatencyHistogram
@@ -309,6 +309,24 @@ def test_windows_are_kept_once_and_gaps_counted(fleet: Fleet) -> None:
     (row,) = telemetry.listed(fleet.hub)
     assert (row["windows"], row["gaps"], row["calls"], row["errors"]) == (3, 1, 1200, 6)
     assert row["p50_us"] == pytest.approx(900, rel=0.05) and row["p99_us"] == pytest.approx(900, rel=0.05)
+
+
+def test_a_repeated_window_brings_nobody_back_and_counts_once(fleet: Fleet, clock: Clock) -> None:
+    """Neither one the manager knows nor one it has forgotten; one of a device without a clock is taken however old it looks."""
+    device = fleet.devices["a"]
+    recorded = [seal_tele(window(seq).to_bytes(), device.identity) for seq in (0, 1)]
+    fleet.births()
+    fleet.up("a", "tele", recorded[0])
+    clock.now += 100 * 86_400
+    for _ in range(2):
+        for one in recorded:
+            fleet.up("a", "tele", one)
+        assert devices.show(fleet.hub, "a")["presence"] == "offline"
+        reconcile.renew(fleet.hub)
+    assert refused(fleet) == {"stale-window": 4} and telemetry.listed(fleet.hub) == []
+    unset = replace(window(2), start_ms=5_000)
+    fleet.up("a", "tele", seal_tele(unset.to_bytes(), device.identity))
+    assert telemetry.listed(fleet.hub)[0]["windows"] == 1
 
 
 def test_windows_of_many_devices_merge_exactly(hub: Hub, clock: Clock) -> None:
