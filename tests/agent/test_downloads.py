@@ -82,9 +82,12 @@ def test_neither_bad_nor_repeated_frames_put_off_asking(bench: Bench) -> None:
 def test_a_download_ends_with_its_order(bench: Bench) -> None:
     """When the slot fetches something else or nothing, frames of the old stream change nothing any more."""
     bench.all.begin("main", bench.target, bench.listed)
-    bench.all.keep("main", Slot(phase="fetch", target=bench.target))
+    bench.all.keep({"main": Slot(phase="fetch", target=bench.target)})
     assert bench.heard
-    bench.all.keep("main", Slot(phase="idle", target=bench.target))
+    bench.all.keep({"main": Slot(phase="idle", target=bench.target)})
+    assert not bench.heard
+    bench.all.begin("gone", bench.target, bench.listed)
+    bench.all.keep({})
     assert not bench.heard
     assert not bench.all.wants()
     assert not bench.all.frame(bench.digest, 0, bench.frames[0])

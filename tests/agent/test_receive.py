@@ -10,7 +10,7 @@ from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Bundle
 from edgeops_agent.core.receive import MAX_SLOTS, Situation, obey, receive
 from edgeops_agent.core.record import Record
-from edgeops_agent.core.slot import Fetch
+from edgeops_agent.core.slot import Build, Fetch, Run, Slot
 
 from .conftest import NOW, Paper, make_release
 
@@ -255,3 +255,56 @@ def test_slots_do_not_pile_up(paper: Paper) -> None:
         record = receive(record, two_slots(paper, counter, **{f"s{counter}": "run"}), situation(paper)).record
     assert len(record.slots) == MAX_SLOTS
     assert record.counters["refused_desired.too-many-slots"] > 0
+
+
+def after_the_theft(paper: Paper, record: Record) -> Record:
+    """The record once the root of the next epoch has come."""
+    return receive(record, Bundle((("root", paper.next_root(1)),)), situation(paper)).record
+
+
+def test_a_raised_epoch_ends_what_the_old_one_began(paper: Paper) -> None:
+    """What is being worked on ends cancelled, what is committed runs; nothing is known to be bad any more."""
+    held = Build("c" * 64, "int8", "digits", 1)
+    first, order = Record(paper.trust, {"main": Slot(current=held, bad=("x/r1",))}), two_slots(paper, 9, main="run")
+    working = receive(first, order, situation(paper))
+    tried = working.record.with_slot("main", replace(working.record.slots["main"], phase="trial", attempts=2))
+    got = receive(tried, Bundle((("root", paper.next_root(1)),)), situation(paper))
+    slot = got.record.slots["main"]
+    assert (slot.phase, slot.current, slot.bad, slot.attempts, slot.order) == ("idle", held, (), 0, 0)
+    assert [(outcome.order, outcome.verdict) for outcome in slot.outbox] == [(0, "cancelled")]
+    assert got.commands[0] == ("main", Run(held))
+    both = receive(first, Bundle((*order.documents, ("root", paper.next_root(1)))), situation(paper))
+    assert not any(isinstance(command, Fetch) for _, command in both.commands)
+
+
+def test_no_slot_of_an_older_epoch_keeps_out_an_order_of_the_new_one(paper: Paper) -> None:
+    """A model a thief left in a slot of his own gives way to the one that is named; without a need, what runs goes on."""
+    stolen = Slot(current=Build("c" * 64, "int8", "digits", 1), order=2**53 - 1)
+    before = Record(replace(paper.trust, counter=2**53 - 1), {"x7f3": stolen})
+    record = after_the_theft(paper, before)
+    digest, release = paper.release(make_release())
+    order = Bundle((("release", release), ("desired", paper.desired(1, digest, epoch=1))))
+    got = receive(record, order, situation(paper))
+    assert (got.record.slots["main"].phase, got.record.slots["x7f3"].last.verdict, got.refused) == ("fetch", "removed", ())
+    assert next(command for name, command in got.commands if name == "x7f3") == Run(None)
+    wish = {"main": SlotWish("prefetch", digest, "int8", "", "r1")}
+    order = Bundle((("release", release), ("desired", paper.desired(1, digest, epoch=1, slots=wish))))
+    beside = receive(record, order, situation(paper))
+    assert beside.record.slots["x7f3"].current == stolen.current
+    unfit, other = paper.release(make_release(classes=("arm-dot",)))
+    order = Bundle((("release", other), ("desired", paper.desired(1, unfit, epoch=1))))
+    vain = receive(record, order, situation(paper)).record.slots
+    assert vain["x7f3"].current == stolen.current and vain["main"].last.reason == "device-class"
+
+
+def test_slots_a_thief_has_filled_make_room_after_the_epoch(paper: Paper) -> None:
+    """Sixteen slots that fetch what never comes, or hold outcomes nobody takes: the first new order finds its place."""
+    many = two_slots(paper, 5, **{f"y{n}": "prefetch" for n in range(MAX_SLOTS)})
+    full = receive(Record(paper.trust), many, situation(paper)).record
+    assert len(full.slots) == MAX_SLOTS
+    digest, release = paper.release(make_release())
+    order = (("release", release), ("desired", paper.desired(1, digest, epoch=1)))
+    late = receive(after_the_theft(paper, full), Bundle(order), situation(paper))
+    at_once = receive(full, Bundle((("root", paper.next_root(1)), *order)), situation(paper))
+    for got in (late, at_once):
+        assert not got.refused and set(got.record.slots) == {"main"} and got.record.slots["main"].phase == "fetch"

@@ -29,7 +29,7 @@ from edgeops.wire.trust import (
 )
 
 from .record import Record
-from .slot import WORKING, Acked, Build, Command, Failed, Fetch, Offered, Slot, Target
+from .slot import WORKING, Acked, Build, Command, Failed, Fetch, Offered, Slot, Target, Voided
 from .update import step
 
 FETCH_S, WORK_S = 86_400, 600
@@ -143,13 +143,13 @@ def _take_root(so_far: Received, data: bytes) -> Received:
     taken = replace(so_far, record=replace(so_far.record, trust=after))
     if current_root(after).epoch == current_root(before).epoch:
         return taken
-    slots = {name: _count_anew(slot) for name, slot in taken.record.slots.items()}
-    return replace(taken, record=replace(taken.record, slots=slots), time=None, anew=True)
-
-
-def _count_anew(slot: Slot) -> Slot:
-    """The slot open to any order; its outcomes go with the next acknowledgement. What is being worked on goes on."""
-    return replace(slot, order=0, outbox=tuple(replace(outcome, order=0) for outcome in slot.outbox))
+    record = taken.record
+    commands: list[tuple[str, Command]] = [(name, one) for name, one in taken.commands if not isinstance(one, Fetch)]
+    for name, slot in record.slots.items():
+        anew, given = step(slot, Voided())
+        record = record.with_slot(name, anew)
+        commands += [(name, command) for command in given]
+    return replace(taken, record=record, commands=tuple(commands), time=None, anew=True)
 
 
 def _take_site(so_far: Received, data: bytes) -> Received:
@@ -205,6 +205,9 @@ def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Receiv
     known = {**situation.documents, **so_far.documents}
     record, commands = replace(so_far.record, trust=trust), list(so_far.commands)
     offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
+    running = any(target.action == "run" and error is None for _, target, error in offers)
+    leaving, full = _in_the_way(record, desired, running)
+    offers += [(name, Target(desired.counter, "none"), None) for name in leaving]
     # What leaves makes room first; then whoever runs already, then `main`.
     offers.sort(key=lambda offer: (offer[1].action != "none", not _runs(record.slots.get(offer[0])), offer[0] != "main", offer[0]))
     for name, target, error in offers:
@@ -216,10 +219,23 @@ def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Receiv
             given = (*(command for command in given if not isinstance(command, Fetch)), *ended)
         record = record.with_slot(name, slot)
         commands += [(name, command) for command in given]
-    record = replace(record, slots={name: slot for name, slot in record.slots.items() if name in desired.slots or not _idle(slot)})
+    forgotten = leaving if full else ()
+    stay = {name: slot for name, slot in record.slots.items() if name in desired.slots or not (_idle(slot) or name in forgotten)}
+    record = replace(record, slots=stay)
     if len(record.slots) > MAX_SLOTS:
         raise Rejected("too-many-slots", f"desired {desired.counter} would make {len(record.slots)} slots, {MAX_SLOTS} are known")
     return replace(so_far, record=record, commands=tuple(commands))
+
+
+def _in_the_way(record: Record, desired: Desired, running: bool) -> tuple[tuple[str, ...], bool]:
+    """(slots of an older epoch that this order does not name and has no room beside, whether that is for want of slots).
+
+    Whoever held a stolen key may have filled every slot; orders of the new epoch must not have to know their names. Where slots
+    are wanting they are forgotten with all they would report.
+    """
+    old = {name: slot for name, slot in record.slots.items() if name not in desired.slots and slot.order == 0}
+    full = len(desired.slots.keys() | {name for name, slot in record.slots.items() if not _idle(slot)}) > MAX_SLOTS
+    return tuple(name for name, slot in old.items() if full or (running and _runs(slot))), full
 
 
 def _runs(slot: Slot | None) -> bool:

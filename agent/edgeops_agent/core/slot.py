@@ -133,13 +133,18 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
+class Voided:
+    """A root has raised the epoch: no order given before counts any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
     now: int
 
 
-Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick
+Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick | Voided
 
 # Commands. All idempotent: doing one twice is doing it once.
 

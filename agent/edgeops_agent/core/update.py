@@ -43,6 +43,7 @@ from .slot import (
     Tick,
     Try,
     Verify,
+    Voided,
     WakeAt,
 )
 
@@ -86,10 +87,14 @@ def _offered(slot: Slot, event: Offered) -> Step:
 
 def _cancel_for(slot: Slot, target: Target, now: int) -> Step:
     """A newer order: end the one at hand as cancelled (or with the failure it already has), then begin anew."""
-    verdict = "rolled-back" if slot.phase == "rollback" else "cancelled"
-    ended, _ = _end(slot, verdict, *slot.failure)
+    ended = _cancel(slot)
     begun, commands = _begin(ended, target, now)
     return begun, (Run(ended.current), *commands)
+
+
+def _cancel(slot: Slot) -> Slot:
+    ended, _ = _end(slot, "rolled-back" if slot.phase == "rollback" else "cancelled", *slot.failure)
+    return ended
 
 
 def _begin(slot: Slot, target: Target, now: int) -> Step:
@@ -190,6 +195,17 @@ def _acked(slot: Slot, event: Acked) -> Step:
     return replace(slot, outbox=tuple(outcome for outcome in slot.outbox if outcome.order > event.order)), ()
 
 
+def _voided(slot: Slot, event: Voided) -> Step:
+    """Open to any order, however low its number; what runs goes on, what is being worked on ends, nothing is known to be bad.
+
+    Its outcomes go with the next acknowledgement, whatever number they had.
+    """
+    working = slot.phase in WORKING
+    ended = _cancel(slot) if working else slot
+    anew = replace(ended, order=0, bad=(), outbox=tuple(replace(outcome, order=0) for outcome in ended.outbox))
+    return anew, (Run(anew.current), Discard(keep(anew)), Report()) if working else ()
+
+
 def _end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Step:
     """Back to idle with an outcome in the outbox."""
     target = slot.target
@@ -215,4 +231,5 @@ REACTIONS: dict[type, Callable[[Slot, Any], Step]] = {
     Restarted: _restarted,
     Acked: _acked,
     Tick: _tick,
+    Voided: _voided,
 }

@@ -1,7 +1,7 @@
 """The streams being fetched, one for each slot that is in `fetch`: what to listen to, what to ask for again, when it is whole."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,12 +80,12 @@ class Downloads:
         self._ears.subscribe(download.topic)
         self._see(slot, download)
 
-    def keep(self, slot: str, state: Slot) -> None:
-        """Forget the slot's download when it is not what the slot fetches now."""
-        download = self._by_slot.get(slot)
-        target = state.target
-        if download and not (state.phase == "fetch" and target and target.order == download.target.order):
-            self._forget(slot)
+    def keep(self, slots: Mapping[str, Slot]) -> None:
+        """Forget each download that is not what its slot fetches now."""
+        for name, download in list(self._by_slot.items()):
+            state = slots.get(name, Slot())
+            if not (state.phase == "fetch" and state.target and state.target.order == download.target.order):
+                self._forget(name)
 
     def frame(self, stream: str, index: int, data: bytes) -> bool:
         """Take a frame; False when nobody waits for this stream. Raises Rejected("bad-frame")."""

@@ -207,15 +207,16 @@ class Supervisor:
 
     def _feed(self, name: str, event: Event) -> None:
         slot, commands = step(self.record.slots.get(name, Slot()), event)
-        if slot != self.record.slots.get(name, Slot()) or name not in self.record.slots:
+        if slot != self.record.slots.get(name, Slot()) or (isinstance(event, Restarted) and name not in self.record.slots):
             self._store(self.record.with_slot(name, slot))
         self._act([(name, command) for command in commands])
 
     def _store(self, record: Record) -> None:
         """Save, then act: everything after this line may rely on the record. Raises Unsaved."""
+        gone = dict.fromkeys(self.record.slots, Slot())
         self.ledger.store(record)
-        for name, slot in record.slots.items():
-            self.downloads.keep(name, slot)
+        self.downloads.keep(record.slots)
+        for name, slot in {**gone, **record.slots}.items():
             self.pointers.show(name, slot.current)
 
     def _act(self, commands: list[tuple[str, Command]]) -> None:

@@ -136,7 +136,8 @@ class Straw:
         while self._events:
             name, event = self._events.popleft()
             slot, commands = step(self.record.slots.get(name, Slot()), event)
-            self._store(self.record.with_slot(name, slot))
+            if name in self.record.slots or isinstance(event, Restarted):  # not a slot that is gone meanwhile
+                self._store(self.record.with_slot(name, slot))
             for command in commands:
                 self._act(name, command)
         if self._report_due:
@@ -147,8 +148,7 @@ class Straw:
         if record != self.record:
             self.ports.kept.save(record)
             self.record = record
-        for name, slot in record.slots.items():
-            self._downloads.keep(name, slot)
+        self._downloads.keep(record.slots)
 
     def _act(self, name: str, command: Command) -> None:
         match command:
@@ -196,7 +196,7 @@ class Straw:
                 self._post(name, Lost(build.release, self._now(), error.reason))
                 return
             self.running[name] = build
-        slot = self.record.slots[name]
+        slot = self.record.slots.get(name, Slot())
         if slot.phase == "rollback" and slot.target:
             self._post(name, Done("rollback", slot.target.order, self._now()))
 
