@@ -14,7 +14,7 @@ from edgeops.rollout import codec
 from edgeops.rollout.state import Aborted, Started
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
-from edgeops.store.tables import approvals, assignments, marks, rollouts
+from edgeops.store.tables import approvals, assignments, marks, rollouts, tokens
 from edgeops.wire import canonical
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import sha256
@@ -58,12 +58,12 @@ def digest_of(plan: dict[str, Any]) -> str:
     return sha256(canonical.encode(plan))
 
 
-def view(tx: Connection, row: Row) -> dict[str, Any] | None:
+def view(hub: Hub, tx: Connection, row: Row) -> dict[str, Any] | None:
     """The plan, its digest and who agreed to it; None where one person was enough."""
     if needed(row) < 2:
         return None
     plan = plan_of(tx, row)
-    found = rows.find(tx, approvals, order="at", rollout=row["id"])
+    found = _standing(hub, tx, row["id"]) if row["status"] == PROPOSED else rows.find(tx, approvals, order="at", rollout=row["id"])
     given = [{name: one[name] for name in ("who", "at", "digest")} for one in found]
     return {"needed": needed(row), "expires": plan["expires"], "digest": digest_of(plan), "plan": plan, "given": given}
 
@@ -74,7 +74,7 @@ def propose(hub: Hub, tx: Connection, rollout: str) -> None:
     plan = plan_of(tx, row)
     who, digest, now = plan["proposed_by"], digest_of(plan), hub.now()
     rows.change(tx, rollouts, {"id": rollout}, status=PROPOSED)
-    rows.add(tx, approvals, rollout=rollout, who=who, digest=digest, at=now)
+    _agree(tx, rollout, who, digest, now)
     said = f"{plan['model']}:{plan['version']} to {plan['selector']}, needs {plan['needed']} operators, plan {digest}"
     audit.write(tx, now, who, "rollout-propose", rollout, said)
 
@@ -92,15 +92,27 @@ def approve(hub: Hub, tx: Connection, who: str, rollout: str, digest: str) -> No
     if digest != found:
         text = f"you approve plan {digest[:12]}, but rollout {rollout} has plan {found[:12]}; look at it again before you approve"
         raise Misuse("plan-mismatch", text)
-    given = rows.find(tx, approvals, rollout=rollout)
+    given = _standing(hub, tx, rollout)
     if any(one["digest"] != found for one in given):
         raise Misuse("plan-changed", f"the plan of rollout {rollout} is not what was proposed and approved so far; reject it")
     if any(one["who"] == who for one in given):
         raise Misuse("approved-already", f"{who} has agreed to rollout {rollout} already; it needs another operator")
-    rows.add(tx, approvals, rollout=rollout, who=who, digest=digest, at=now)
+    _agree(tx, rollout, who, digest, now)
     audit.write(tx, now, who, "rollout-approve", rollout, f"plan {digest}")
     if len(given) + 1 >= max(plan["needed"], hub.settings.rollout_approvals):
         _start(hub, tx, row, plan)
+
+
+def _agree(tx: Connection, rollout: str, who: str, digest: str, now: int) -> None:
+    """Note an approval, and by which API token it was given; those who log in at an issuer have none."""
+    token = rows.get(tx, tokens, name=who)
+    rows.put(tx, approvals, rollout=rollout, who=who, digest=digest, at=now, token=token["public"] if token else None)
+
+
+def _standing(hub: Hub, tx: Connection, rollout: str) -> list[Row]:
+    """The approvals that count now: a token that was withdrawn or has ended since may have been stolen when it agreed."""
+    good = {one["public"] for one in rows.find(tx, tokens) if one["expires"] is None or one["expires"] > hub.now()}
+    return [one for one in rows.find(tx, approvals, order="at", rollout=rollout) if one["token"] is None or one["token"] in good]
 
 
 def _start(hub: Hub, tx: Connection, row: Row, plan: dict[str, Any]) -> None:

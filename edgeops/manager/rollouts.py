@@ -64,7 +64,7 @@ def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         else:
             audit.write(tx, now, who, "rollout-start", rollout_id, f"{plan.model}:{plan.version} to {body['to']}")
             apply(hub, tx, rollout_id, Started(now, len(targets), who))
-        return view(tx, rows.get(tx, rollouts, id=rollout_id) or {}, detail=True)
+        return view(hub, tx, rows.get(tx, rollouts, id=rollout_id) or {}, detail=True)
 
 
 def operate(hub: Hub, who: str, rollout: str, verb: str, mode: str = "keep") -> dict[str, Any]:
@@ -85,37 +85,37 @@ def operate(hub: Hub, who: str, rollout: str, verb: str, mode: str = "keep") -> 
         if verb in ("resume", "advance"):
             release_noun.must_be_believed(hub, release_noun.must_find(tx, job.rollout.plan.model, job.rollout.plan.version))
         apply(hub, tx, rollout, events[verb])
-        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+        return view(hub, tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 
 
 def approve(hub: Hub, who: str, rollout: str, digest: str) -> dict[str, Any]:
     """Agree to a proposed rollout; see `approvals.approve`."""
     with hub.store.write() as tx:
         approvals.approve(hub, tx, who, rollout, digest)
-        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+        return view(hub, tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 
 
 def reject(hub: Hub, who: str, rollout: str, why: str = "") -> dict[str, Any]:
     """Refuse a proposed rollout; see `approvals.reject`."""
     with hub.store.write() as tx:
         approvals.reject(hub, tx, who, rollout, why)
-        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+        return view(hub, tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 
 
 def listed(hub: Hub) -> list[dict[str, Any]]:
     """All rollouts, newest first, without their devices."""
     with hub.store.read() as tx:
-        return [view(tx, row) for row in reversed(rows.find(tx, rollouts, order="created"))]
+        return [view(hub, tx, row) for row in reversed(rows.find(tx, rollouts, order="created"))]
 
 
 def show(hub: Hub, rollout: str) -> dict[str, Any]:
     """One rollout with a row for each device."""
     with hub.store.read() as tx:
         load(tx, rollout)
-        return view(tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
+        return view(hub, tx, rows.get(tx, rollouts, id=rollout) or {}, detail=True)
 
 
-def view(tx: Connection, row: Row, detail: bool = False) -> dict[str, Any]:
+def view(hub: Hub, tx: Connection, row: Row, detail: bool = False) -> dict[str, Any]:
     """What the API tells of a rollout."""
     r = codec.decode(row["state"])
     steps = row["plan"]["waves"].split(",")
@@ -131,7 +131,7 @@ def view(tx: Connection, row: Row, detail: bool = False) -> dict[str, Any]:
         "reasons": [asdict(reason) for reason in r.reasons], "waiting": r.waiting, "reverted": r.reverted,
         "counts": _counts(r), "policy": asdict(r.plan.policy), "trial": row["plan"]["trial"], "who": row["plan"]["who"],
     }  # fmt: skip
-    return shown | (_detail(tx, row["id"], r) | {"approval": approvals.view(tx, row)} if detail else {})
+    return shown | (_detail(tx, row["id"], r) | {"approval": approvals.view(hub, tx, row)} if detail else {})
 
 
 def _counts(r: Rollout) -> dict[str, int]:

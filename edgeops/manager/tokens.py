@@ -15,6 +15,8 @@ from edgeops.wire.keys import sha256
 
 ROLES = ("viewer", "operator", "admin")
 PREFIX = "edgeops_"
+# Who does what nobody asked for, in the audit log: no person may be called so.
+RESERVED = ("documents", "engine", "ingest", "manager", "settings", "setup")
 # One form, all of it fixed, so that secret scanners find a token in any text.
 FORM = re.compile(rf"{PREFIX}([0-9a-f]{{12}})_[0-9a-f]{{64}}")
 TOUCH_S = 60
@@ -36,6 +38,8 @@ def issue(tx: Connection, name: str, role: str, now: int, ttl_s: int | None = No
     """A new token; it is shown once. Raises Misuse("token-name" | "token-role" | "token-exists")."""
     if not ID.fullmatch(name):
         raise Misuse("token-name", f"token name {name[:80]!r} must match {ID.pattern}")
+    if name in RESERVED:
+        raise Misuse("token-name", f"{name!r} stands for the manager itself in the audit log; choose another name")
     if role not in ROLES:
         raise Misuse("token-role", f"there is no role {role[:80]!r}; choose one of {', '.join(ROLES)}")
     public, expires = secrets.token_hex(6), None if ttl_s is None else now + ttl_s

@@ -120,6 +120,7 @@ approvals = Table(
     Column("who", String(64), primary_key=True),
     Column("digest", String(64), nullable=False),
     Column("at", BigInteger, nullable=False),
+    Column("token", String(12)),
 )  # fmt: skip
 
 reports = Table(

@@ -12,7 +12,7 @@ import pytest
 from manager_house import Clock, Fleet
 from sqlalchemy import text
 
-from edgeops.manager import approvals, reconcile, rollouts
+from edgeops.manager import access, approvals, reconcile, rollouts
 from edgeops.manager.hub import Hub
 from edgeops.store import audit, rows
 from edgeops.store.tables import rollouts as table
@@ -68,6 +68,29 @@ def test_nothing_moves_before_the_second_person(fleet: Fleet) -> None:
     assert set(fleet.deliver()) == {first}
     assert fleet.show(rollout)["approval"]["digest"] == digest
     assert deeds(fleet.hub) == ["me rollout-propose", "you rollout-approve"]
+
+
+def test_an_approval_ends_with_its_token(fleet: Fleet, clock: Clock) -> None:
+    """Withdrawn or expired before the start, it counts no longer, the proposer's neither; one made anew is another token."""
+    for name in ("me", "you", "she"):
+        access.new(fleet.hub, "root", name, "operator", 3_600 if name == "she" else None)
+    rollout, digest = proposed(fleet, 3)
+    assert rollouts.approve(fleet.hub, "she", rollout, digest)["status"] == "proposed"
+    access.withdraw(fleet.hub, "root", "me")
+    access.new(fleet.hub, "root", "me", "operator")
+    assert [one["who"] for one in fleet.show(rollout)["approval"]["given"]] == ["she"]
+    assert rollouts.approve(fleet.hub, "you", rollout, digest)["status"] == "proposed"
+    clock.now += 3_600
+    assert rollouts.approve(fleet.hub, "me", rollout, digest)["status"] == "proposed"
+    assert [one["who"] for one in fleet.show(rollout)["approval"]["given"]] == ["you", "me"]
+    assert rollouts.approve(fleet.hub, "her by login", rollout, digest)["status"] == "running"
+
+
+@pytest.mark.parametrize("name", ["engine", "ingest", "documents", "setup", "manager", "settings"])
+def test_no_token_bears_a_name_of_the_manager(hub: Hub, name: str) -> None:
+    """Whoever reads the audit log must not take a person for the manager."""
+    with pytest.raises(Misuse, match="token-name"):
+        access.new(hub, "root", name, "admin")
 
 
 def test_the_starter_alone_is_not_two(fleet: Fleet) -> None:

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("who", sa.String(64), primary_key=True),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("token", sa.String(12)),
     )
     op.create_table(
         "credentials",
