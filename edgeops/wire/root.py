@@ -10,7 +10,14 @@ from .fields import HEX32, HEX64, ID, Fields
 from .keys import key_id
 
 ROLES = ("root", "site", "release", "online")
-URL = re.compile(r"(mqtts|wss|https)://[A-Za-z0-9.\-\[\]:]{1,255}")
+# A name or an IPv4 address, or an IPv6 address in brackets; a port from 1 to 65535 or none.
+_PLACE = (
+    r"://(?:[A-Za-z0-9](?:[A-Za-z0-9.\-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+)
+URL = re.compile("(?:mqtts|wss|https)" + _PLACE)
+MQTT_URL = re.compile("(?:mqtts|wss)" + _PLACE)
+HTTPS_URL = re.compile("https" + _PLACE)
 PREFIX = "e/1"
 MOST_KEYS = 16
 
@@ -103,5 +110,5 @@ class Site:
             raise fields.fail("prefix", PREFIX)
         return Site(
             fields.text("fleet", ID), fields.number("version", 1), fields.number("issued"), cas,
-            fields.texts("mqtt", URL, 8), fields.texts("https", URL, 8),
+            fields.texts("mqtt", MQTT_URL, 8), fields.texts("https", HTTPS_URL, 8),
         )  # fmt: skip

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Bundle, open_report
 from edgeops.wire.root import Site
 from edgeops_agent.core.record import Record
-from edgeops_agent.shell import renewal
+from edgeops_agent.shell import https, renewal
 from edgeops_agent.shell.clock import Clock
 from edgeops_agent.shell.credentials import Pair, files_of, join_files, keep_pair, pair_of, read_pair
 from edgeops_agent.shell.identity import Paths
@@ -226,12 +226,12 @@ def test_a_lost_device_asks_for_documents_but_no_crowd_does(desk: Desk) -> None:
     assert not desk.calls
     desk.upkeep.lost()
     desk.look()
-    assert [call[0] for call in desk.calls] == ["GET", "GET"]
+    assert [call[0] for call in desk.calls] == ["GET", "GET"] * 2  # roots and sites, of both endpoints
     desk.calls, desk.connected = [], False
     desk.look(APART_S - 10)
     assert not desk.calls
     desk.look(20)
-    assert [call[0] for call in desk.calls] == ["GET", "GET"]
+    assert [call[0] for call in desk.calls] == ["GET", "GET"] * 2
 
 
 def test_the_next_manager_is_asked(desk: Desk) -> None:
@@ -246,6 +246,35 @@ def test_the_next_manager_is_asked(desk: Desk) -> None:
     desk.upkeep = Upkeep(desk.paths, IDENTITY, desk.clock, desk.posted.append, desk.numbers.__next__, ask, lambda: desk.at)  # type: ignore[arg-type]
     desk.upkeep.run(Bearings(Record(desk.paper.trust), (SITE,), 1))
     assert desk.posted == [Renewed()] and {call[1] for call in desk.calls} == {"https://two:8443"}
+
+
+@pytest.mark.parametrize("first", [(200, b"[]"), (404, b"{}"), (200, Bundle(()).encode()), "https://one:99999", "https://[::1"])
+def test_an_endpoint_with_nothing_hides_no_root(desk: Desk, first: tuple[int, bytes] | str) -> None:
+    """The first endpoint says no, has nothing, or has an address that is none: the second one is asked, and its root is found."""
+    real, url = desk.ask, first if isinstance(first, str) else SITE.https[0]
+    desk.has["root"] = ROOT
+
+    def ask(way: Way, method: str, *rest: object) -> tuple[int, bytes]:
+        if way.url != url:
+            return real(way, method, *rest)  # type: ignore[arg-type]
+        return https.fetch(way, method, *rest) if isinstance(first, str) else first  # type: ignore[arg-type]
+
+    desk.upkeep._fetch = ask
+    desk.upkeep.run(Bearings(Record(desk.paper.trust), (replace(SITE, https=(url, SITE.https[1])),), 0))
+    assert desk.posted == [Found((("root", ROOT),))]
+
+
+def test_a_site_of_replaced_keys_hides_no_newer_one(desk: Desk) -> None:
+    """A thief's site had the last version there is; after the root that replaced his keys sites are asked for from the first."""
+    asked: list[str] = []
+
+    def ask(way: Way, method: str, path: str, *_rest: object) -> tuple[int, bytes]:
+        asked.append(path)
+        return 200, Bundle(()).encode()
+
+    desk.upkeep._fetch = ask
+    desk.upkeep.run(Bearings(Record(desk.paper.trust), (replace(SITE, version=2**53 - 1, https=SITE.https[:1]),), 0))
+    assert asked == ["/api/v1/documents/root?after=1", "/api/v1/documents/site?after=0"]
 
 
 def test_refusals_are_the_callers(paper: Paper) -> None:

@@ -66,7 +66,9 @@ desireds = st.builds(
 times = st.builds(SignedTime, ids, ids, hex64, counts, counts, counts)
 floors = st.builds(Floor, ids, ones, st.dictionaries(ids, counts, max_size=3))
 endpoints = st.lists(urls, min_size=1, max_size=3).map(tuple)
-sites = st.builds(Site, ids, ones, counts, st.just((w.PEM,)), endpoints, endpoints)
+brokers = st.lists(st.sampled_from(["mqtts://m:1", "wss://m.example:443"]), min_size=1, max_size=3).map(tuple)
+managers = st.lists(st.sampled_from(["https://m", "https://[::1]:8443"]), min_size=1, max_size=3).map(tuple)
+sites = st.builds(Site, ids, ones, counts, st.just((w.PEM,)), brokers, managers)
 reports = st.builds(
     SlotReport, st.sampled_from(PHASES), ids | st.just(""), counts, hex64 | st.just(""), ids | st.just(""), ids | st.just(""),
     st.sampled_from(VERDICTS), nfc, nfc, hex64 | st.just(""),
@@ -372,3 +374,24 @@ def test_expecting_what_is_not_finite_never_passes(value: str) -> None:
     wrong = {"y": np.array([[float(value), 1.0]], np.float32)}
     assert compare(wrong, {"y": np.array([[5.0, 1.0]], np.float32)}, LIMIT)
     assert compare(wrong, wrong, LIMIT)
+
+
+NOWHERE = ["m:99999", "[::1", "a:b:c", "m:8443:1", "m:0", "m:", "", ":8443", "::1", "[m]:1", "m]", "m:65536"]
+
+
+@pytest.mark.parametrize("place", NOWHERE)
+def test_an_address_that_is_none_is_refused(place: str) -> None:
+    """One host, one port that there is, brackets around IPv6 only; brokers and managers have schemes of their own."""
+    for change in ({"https": [f"https://{place}"]}, {"mqtt": [f"mqtts://{place}"]}):
+        with pytest.raises(Rejected, match="list of strings"):
+            Site.parse(Fields(w.SITE.payload() | change, "site"))
+
+
+def test_each_list_of_addresses_has_its_schemes() -> None:
+    """A broker among the managers, or a manager among the brokers, is refused; every port and kind of host there is passes."""
+    for change in ({"https": ["mqtts://m:1"]}, {"https": ["wss://m:1"]}, {"mqtt": ["https://m:1"]}):
+        with pytest.raises(Rejected, match="list of strings"):
+            Site.parse(Fields(w.SITE.payload() | change, "site"))
+    for place in ("m", "a.b-c.example:1", "127.0.0.1:65535", "[::1]", "[fe80::1]:8883", "m:10000", "m:60000", "m:65530"):
+        change = {"https": [f"https://{place}"], "mqtt": [f"mqtts://{place}", f"wss://{place}"]}
+        assert Site.parse(Fields(w.SITE.payload() | change, "site")).https == (f"https://{place}",)

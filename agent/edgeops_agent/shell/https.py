@@ -41,11 +41,12 @@ def fetch(way: Way, method: str, path: str, body: bytes | None, least: int | Non
     `least` is the Unix time that has passed for sure. With None the server's dates are not looked at: then nothing may be believed
     but what proves itself.
     """
-    parts = urlsplit(way.url)
-    host, port = parts.hostname or "", parts.port or 443
-    connection = HTTPConnection(host, port)
     try:
-        with _cut_after(WHOLE_S) as opened:
+        with _cut_after(WHOLE_S) as opened, contextlib.ExitStack() as ended:
+            parts = urlsplit(way.url)
+            host, port = parts.hostname or "", parts.port or 443
+            connection = HTTPConnection(host, port)
+            ended.callback(connection.close)
             opened.append(socket.create_connection((host, port), WHOLE_S))
             opened.append(timeless(way.cas).wrap_socket(opened[0], server_hostname=host))
             if least is not None:
@@ -58,8 +59,6 @@ def fetch(way: Way, method: str, path: str, body: bytes | None, least: int | Non
                 raise ValueError(f"more than {MOST_BYTES} bytes")
     except (OSError, HTTPException, ValueError) as error:
         raise Unreachable("manager-unreachable", f"{way.url} did not answer as a manager does: {error}") from None
-    finally:
-        connection.close()
     return reply.status, data
 
 

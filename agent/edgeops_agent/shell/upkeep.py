@@ -148,11 +148,15 @@ class Upkeep:
             self._log.say(error.reason, f"upkeep: {error}")
 
     def _follow(self, bearings: Bearings) -> tuple[tuple[str, bytes], ...]:
-        held = max((site.version for site in bearings.sites), default=0)
-        after = {"root": current_root(bearings.record.trust).version, "site": held}
+        """What the first endpoint has for us that has anything: one that says no, or `[]`, must not hide what another one has."""
+        trust = bearings.record.trust
+        # A site file may be lost; and after a root that replaced the site keys the sites held say nothing about what is newest.
+        held = min(trust.site_version, max((site.version for site in bearings.sites), default=0))
+        after = {"root": current_root(trust).version, "site": held}
         for way in https_ways(bearings.sites):
             try:
-                return tuple((kind, data) for kind, number in after.items() for data in self._newer(way, kind, number))
+                if found := tuple((kind, data) for kind, number in after.items() for data in self._newer(way, kind, number)):
+                    return found
             except (Unreachable, Rejected) as error:
                 self._log.say(error.reason, f"upkeep: {error}")
         return ()
