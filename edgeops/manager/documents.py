@@ -1,6 +1,7 @@
 """Publishing roots, sites and floors while the manager runs: believed by the rules of the wire, kept, used, and sent to devices.
 
-A document counts once its file is written; all else follows from that file, now or after the next start. Floors rise only after a
+A document counts once its file is written; all else follows from that file, now or after the next start, its entry in the audit log
+included. Floors rise only after a
 rollout has finished: above what finished rollouts have brought, or above what a device is still ordered to run, none is published.
 """
 
@@ -15,7 +16,9 @@ from edgeops.store import audit, rows
 from edgeops.store.tables import devices, marks, releases, rollouts, wishes
 from edgeops.wire import envelope
 from edgeops.wire.errors import Misuse
-from edgeops.wire.trust import accept_floor, accept_site, advance_root
+from edgeops.wire.root import Root
+from edgeops.wire.rotation import read_root
+from edgeops.wire.trust import accept_floor, accept_site, advance_root, current_root
 
 from . import streams
 from .authority import read_authority
@@ -30,6 +33,8 @@ from .site import check_site, read_floor
 
 KINDS = ("root", "site", "floor")
 UNFINISHED = ("pending", "running", "paused", "halted", "reverting")
+AHEAD_S = 86_400
+LATER = "found-later"  # who published it the log was not told in time; who signed it, the document says
 SETTLED = "documents-settled"
 AT_ONCE = 200
 
@@ -37,7 +42,8 @@ AT_ONCE = 200
 def publish(hub: Hub, who: str, kind: str, sealed: bytes) -> dict[str, Any]:
     """Take the next root, site or floor, use it, and send it to every device that is there.
 
-    Raises Rejected where devices would, Misuse (unknown-document, online-key, unknown-ca, site-stale, floor-*). Publishing the
+    Raises Rejected where devices would, Misuse (unknown-document, online-key, unknown-ca, site-stale,
+    root-ahead, key-returned, floor-*). Publishing the
     current document again changes nothing.
     """
     if kind not in KINDS:
@@ -45,21 +51,58 @@ def publish(hub: Hub, who: str, kind: str, sealed: bytes) -> dict[str, Any]:
     # Alone among writers: no rollout may begin between the look at all rollouts and the floor it would lie below.
     with hub.store.write() as tx:
         before = hub.papers
-        if sealed not in (before.roots[-1], before.site, before.floor):
+        current = sealed in (before.roots[-1], before.site, before.floor)
+        _log_missing(hub, tx, who if current else LATER)
+        if not current:
             after = ACCEPT[kind](hub, tx, before, sealed)
             version = version_of(after, kind)
+            _log(hub, tx, who, kind, version, sealed)
             write_whole(hub.layout.document(f"{kind}-{version}"), sealed)
             hub.shelf.papers = after
-            signed = ", ".join(sorted(envelope.signers_of(sealed, kind)))
-            audit.write(tx, hub.now(), who, f"{kind}-publish", f"{kind} {version}", f"signed by {signed}")
     spread(hub)
     settle(hub)
     return status(hub) | {"kind": kind, "version": version_of(hub.papers, kind)}
 
 
+def log_missing(hub: Hub) -> None:
+    """At start: log the publishing of what is current, where the manager died or its disk was full before it could."""
+    with hub.store.write() as tx:
+        _log_missing(hub, tx, LATER)
+
+
+def _log_missing(hub: Hub, tx: Connection, who: str) -> None:
+    papers = hub.papers
+    # The first root and site are the setup's own, whose entry says so.
+    for kind, sealed, least in (("root", papers.roots[-1], 2), ("site", papers.site, 2), ("floor", papers.floor, 1)):
+        version = version_of(papers, kind)
+        newest = audit.page(tx, 1, audit.Wanted(action=f"{kind}-publish"))
+        if sealed and version >= least and (not newest or newest[0]["subject"] != f"{kind} {version}"):
+            _log(hub, tx, who, kind, version, sealed)
+
+
+def _log(hub: Hub, tx: Connection, who: str, kind: str, version: int, sealed: bytes) -> None:
+    signed = ", ".join(sorted(envelope.signers_of(sealed, kind)))
+    audit.write(tx, hub.now(), who, f"{kind}-publish", f"{kind} {version}", f"signed by {signed}")
+
+
 def _root(hub: Hub, _tx: Connection, before: Papers, sealed: bytes) -> Papers:
     trust = advance_root(before.trust, sealed)
+    _check_root(hub, before, current_root(trust))
     return assemble(hub.layout, hub.settings, trust, (*before.roots, sealed), before.site, before.floor, hub.now())
+
+
+def _check_root(hub: Hub, before: Papers, root: Root) -> None:
+    """Raise Misuse("root-ahead" | "key-returned") for what devices cannot see in a root, or could not get out of again."""
+    if root.issued > hub.now() + AHEAD_S:
+        text = f"root {root.version} is dated {root.issued - hub.now()} s ahead of this manager's clock; devices that take it would"
+        raise Misuse("root-ahead", f"{text} refuse the time from then on. Set the clock where it is made right, propose it anew")
+    earlier = [read_root(data) for data in before.roots]
+    for role in ("site", "release"):
+        joined = set(root.roles[role].keys) - set(before.root.roles[role].keys)
+        again = sorted(joined & {name for one in earlier for name in one.roles[role].keys})
+        if again:
+            text = f"key {again[0]} was taken from role {role} before; old documents of it would be believed again"
+            raise Misuse("key-returned", f"{text}; make a new key")
 
 
 def _site(hub: Hub, _tx: Connection, before: Papers, sealed: bytes) -> Papers:

@@ -12,7 +12,7 @@ from edgeops.store import audit, outbox
 from edgeops.wire import topics
 from edgeops.wire.errors import Unreachable
 
-from . import approvals, checkpoints, reconcile
+from . import approvals, checkpoints, documents, reconcile
 from .authority import arrange
 from .credential import write_passwords
 from .deliver import Delivery
@@ -58,6 +58,7 @@ class Running:
         """Begin to work; raises Unreachable("broker-link") when our own link does not come up."""
         reconcile.forget_presence(self.hub)
         approvals.tell_setting(self.hub)
+        documents.log_missing(self.hub)
         self.link.start()
         for name, body in (
             ("ingest", self._ingest), ("outbox", self._publish), ("deliver", self.delivery.run), ("ticks", self._tick),

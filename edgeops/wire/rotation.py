@@ -47,7 +47,7 @@ def next_root(root: Root, change: Change, now: int) -> Root:
     lost_online = set(root.roles["online"].keys) - set(made["online"].keys)
     epoch = root.epoch + (1 if change.raise_epoch or lost_online else 0)
     kept = {name: key for name, key in keys.items() if name in used}
-    return replace(root, version=root.version + 1, epoch=epoch, issued=max(now, root.issued), keys=kept, roles=made)
+    return replace(root, version=root.version + 1, epoch=epoch, issued=now, keys=kept, roles=made)
 
 
 def _known(role: str) -> str:

@@ -1,10 +1,16 @@
 """The rules by which a device believes anything. Bytes go in, believed documents come out, else Rejected or Unfit.
 
 1. Root n+1 needs the thresholds of root n's root role and of its own; it is exactly n+1; its epoch never falls.
+   Where it leaves a role none of the keys it had, nothing they have signed is believed again, whatever thresholds come later, and
+   what the role counts starts again: a version that a thief drove to its end locks nobody out. For the site role that is the site
+   version, for the release role the floor version; if the same root raises the epoch, also the floors, which he may have driven
+   as far. One key that stays keeps all of it: with a lower threshold some day, old documents of it could be believed. For the
+   same reason a key must not come back to a role it once had; a device does not know those any more, the manager refuses it.
 2. A site document needs the site threshold and a greater version.
 3. Time is believed when signed by the online role for our nonce; it never lies below the time floor, which a raised epoch
    clears.
-4. A release needs the release threshold. A floor document needs it too, and a greater version; floors never fall.
+4. A release needs the release threshold. A floor document needs it too, and a greater version; floors never fall, but by rule 1.
+   They are those of 1024 models at most, over all floor documents: more could not be read back from the record.
 5. A desired document needs the online threshold, our fleet, id and incarnation, our epoch, and a counter greater than the
    stored one; it must not be expired at `now`. Expiry is looked at when installing, never to stop what runs. So does a command,
    with a stored counter of its own.
@@ -141,9 +147,19 @@ def advance_root(trust: Trust, data: bytes) -> Trust:
     if new.epoch < old.epoch:
         raise Rejected("epoch", f"root {new.version} lowers the epoch from {old.epoch} to {new.epoch}")
     _check_must(opened.fields, "root")
+    after = replace(trust, root=data)
+    if is_replaced(old, new, "site"):
+        after = replace(after, site_version=0)
+    if is_replaced(old, new, "release"):
+        after = replace(after, floor_version=0, floors={} if new.epoch > old.epoch else trust.floors)
     if new.epoch > old.epoch:
-        return replace(trust, root=data, counter=0, command=0, time_floor=new.issued)
-    return replace(trust, root=data)
+        after = replace(after, counter=0, command=0, time_floor=new.issued)
+    return after
+
+
+def is_replaced(old: Root, new: Root, role: str) -> bool:
+    """Whether `new` leaves a role none of its keys, so that nothing signed under `old` can be believed any more."""
+    return not set(old.roles[role].keys) & set(new.roles[role].keys)
 
 
 def _open(trust: Trust, data: bytes, name: str, role: str) -> envelope.Opened:

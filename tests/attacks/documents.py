@@ -90,13 +90,13 @@ def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Offer:
 
 def admit(
     device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), stream: str = "d" * 64,
-    **changes: Any,
+    epoch: int = w.DESIRED.epoch, **changes: Any,
 ) -> Offer:  # fmt: skip
     """Order a release into a slot, honest but for `changes`; `wanted` names other bytes that lie on disk under that name."""
     what: Release = replace(w.RELEASE, **changes)
     sealed = w.sealed("release", what)
     wish = replace(w.DESIRED.slots["main"], release=wanted or w.digest(what), variant=variant, stream=stream)
-    order = w.sealed("desired", replace(w.DESIRED, slots={"main": wish}))
+    order = w.sealed("desired", replace(w.DESIRED, epoch=epoch, slots={"main": wish}))
     kept = {wanted: sealed} if wanted else {}
     return Offer((*before, ("release", sealed), ("desired", order)), device=device, kept=kept)
 
@@ -157,7 +157,13 @@ ROWS = [
     Row("site-online", "the online key moves the fleet", "unknown-key", site(w.sealed("site", w.SITE, w.ONLINE))),
     Row("site-fleet", "another fleet's site", "wrong-fleet", site(w.sealed("site", replace(w.SITE, fleet="barn")))),
     Row("site-nowhere", "a site without any broker", "malformed", site(w.sealed("site", replace(w.SITE, mqtt=())))),
+    Row("site-no-port", "a manager at a port that there is none of", "malformed",
+        site(w.sealed("site", replace(w.SITE, https=("https://manager:99999",))))),
+    Row("site-scheme", "a broker in the place of a manager", "malformed",
+        site(w.sealed("site", replace(w.SITE, https=("mqtts://manager:8443",))))),
     Row("site-must", "a site with a rule we do not know", "must", site(w.sealed("site", w.SITE, must=["x"])), "Unfit"),
+    Row("site-after-root", "the old site again, after a root that keeps the site keys", "site-version",
+        Offer((("root", w.seal_root(w.root_of(2))), ("site", w.sealed("site", replace(w.SITE, version=3)))))),
     # time
     Row("time-nonce", "the answer to another nonce", "nonce", time(w.sealed("time", w.TIME), "cd" * 32)),
     Row("time-empty", "no question was asked", "nonce", time(w.sealed("time", w.TIME), "")),
@@ -188,6 +194,10 @@ ROWS = [
     Row("floor-must", "a floor with a rule we do not know", "must", floor(w.sealed("floor", w.FLOOR, must=["x"])), "Unfit"),
     Row("floor-flood", "more models than a record can be read with, a document at a time", "too-many-floors",
         Offer((("floor", w.sealed("floor", Floor(w.FLEET, 4, {f"n{n}": 1 for n in range(1024)}))),))),
+    Row("floor-after-root", "an old floor again, after a root that keeps the release keys", "floor-version",
+        Offer((("root", w.seal_root(w.root_of(2))), ("floor", w.sealed("floor", replace(w.FLOOR, version=2)))))),
+    Row("floors-after-epoch", "a release below the floor, after a root that raises the epoch and keeps the release keys",
+        "below-floor", admit(before=(("root", w.seal_root(w.root_of(2, 2))),), epoch=2, version=3)),
     # releases
     Row("release-short", "one stolen release key", "threshold", release(w.sealed("release", w.RELEASE, w.RELEASES[0]))),
     Row("release-online", "the online key releases", "unknown-key", release(w.sealed("release", w.RELEASE, w.ONLINE))),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeops.wire.desired import Floor
+from edgeops.wire.root import Role
 
 from ..wire import world as w
 from .documents import EPOCH2, HONEST, Documents, Offer, admit, command, desired, floor, release, root, site, streamed, time
@@ -31,6 +32,22 @@ def text(data: bytes) -> str:
 
 SECOND = w.seal_root(w.root_of(2), w.ROOTS[1:])
 RAISED = w.seal_root(EPOCH2, [*w.ROOTS[:2], *w.NEXT[:2]])
+OTHERS = (w.key("s-c"), w.key("s-d"), w.key("r-c"), w.key("r-d"))
+LAST = 2**53 - 1
+FAR = replace(w.TRUST, site_version=LAST, floor_version=LAST, floors={"pears": LAST})
+
+
+def replaced() -> bytes:
+    """Root 2 with other site and release keys and a raised epoch."""
+    root = w.root_of(2, 2)
+    kept = {name: key for name, key in root.keys.items() if name in root.roles["root"].keys + root.roles["online"].keys}
+    keys = kept | {one.id: one.public for one in OTHERS}
+    roles = {"site": Role((OTHERS[0].id, OTHERS[1].id), 2), "release": Role((OTHERS[2].id, OTHERS[3].id), 2)}
+    return w.seal_root(replace(root, keys=keys, roles={**root.roles, **roles}))
+
+
+OTHER_KEYS = replaced()
+AFRESH = {"root": text(OTHER_KEYS), "counter": 0, "command": 0, "time_floor": 1000}
 LOST = replace(w.TRUST, counter=2**53 - 1, command=2**53 - 1, time_floor=2_145_916_800)
 AFTER_THEFT = w.sealed("desired", replace(w.DESIRED, epoch=2, counter=1))
 ORDER: Documents = (("release", w.sealed("release", w.RELEASE)), ("desired", HONEST))
@@ -67,6 +84,11 @@ FLOWS = [
     Flow("pin", "the first root is the token's", Offer((("root", w.FIRST),), "pin", pin=w.PIN)),
     Flow("root-next", "two of three old keys sign the next root", root(SECOND), {"root": text(SECOND)}),
     Flow("root-rotated", "all root keys change and the epoch is raised", root(RAISED), CLEARED),
+    Flow("root-after-versions",
+         "versions and floors were driven to their end; a root that leaves site and release no key they had frees the device",
+         Offer((("root", OTHER_KEYS), ("site", w.sealed("site", w.SITE, *OTHERS[:2])),
+                ("floor", w.sealed("floor", w.FLOOR, *OTHERS[2:]))), trust=FAR),
+         {**AFRESH, "site_version": 4, "floor_version": 3, "floors": {"pears": 6}}),
     Flow("root-after-theft", "counters and time were driven to their end with a stolen online key; a raised epoch frees the device",
          Offer((("root", RAISED), ORDER[0], ("desired", AFTER_THEFT)), trust=LOST), {**CLEARED, "counter": 1}, FETCH),
 ]  # fmt: skip

@@ -61,7 +61,7 @@ def judge(code: Code, case: Mapping[str, Any]) -> Verdict:
 
 
 def _reason(line: str) -> str:
-    return line.partition("[")[2].partition("]")[0]
+    return line.rpartition("[")[2].partition("]")[0]
 
 
 def _command(code: Code, before: Any, data: bytes) -> Verdict:

@@ -8,11 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeops.wire import envelope
+from edgeops.wire.desired import Floor
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import Signer, is_encrypted, private_pem, public_from_text, public_pem, signer_from_pem
 from edgeops.wire.root import ROLES, Role, Root
 from edgeops.wire.rotation import Change, next_root, read_root, wanting
-from edgeops.wire.trust import Trust, advance_root, current_root, pin_chain, pin_root
+from edgeops.wire.trust import Trust, accept_floor, accept_site, advance_root, current_root, pin_chain, pin_root
+
+from . import world as w
 
 FLEET = "orchard"
 POOL = [Signer.from_seed(hashlib.sha256(b"%d" % number).digest()) for number in range(8)]
@@ -94,6 +97,75 @@ def test_a_removed_online_key_raises_the_epoch() -> None:
     assert next_root(root, Change((("online", POOL[1].public),), (("online", online),)), 0).epoch == 1
     assert next_root(root, Change((("online", POOL[1].public),)), 0).epoch == 0
     assert next_root(root, Change((("site", POOL[1].public),)), 0).epoch == 0
+
+
+def held_by(version: int, epoch: int, site: set[int], release: set[int], threshold: int = 1) -> Root:
+    """A root whose site and release keys are of the pool; the last of REST is its root and online key."""
+    places, publishers = ([POOL[number] for number in sorted(held)] for held in (site, release))
+    signers = {"root": [REST[2]], "online": [REST[2]], "site": places, "release": publishers}
+    keys = {one.id: one.public for held in signers.values() for one in held}
+    roles = {role: Role(tuple(one.id for one in held), min(threshold, len(held))) for role, held in signers.items()}
+    return Root(FLEET, version, epoch, 1000, keys, roles)
+
+
+LAST = 2**53 - 1
+RECKLESS = replace(trust_in(root_of(1, {0}, 1), {0}), site_version=LAST, floor_version=LAST, floors={"digits": LAST})
+
+
+@settings(max_examples=200, deadline=None)
+@given(sets, sets, sets, sets, st.integers(1, 2), st.integers(0, 1))
+def test_what_a_thief_counted_to_its_end_starts_again(
+    site: set[int], next_site: set[int], release: set[int], next_release: set[int], threshold: int, raised: int
+) -> None:
+    """Versions go back to 0 exactly where a role keeps none of its keys; floors only if the epoch is raised in the same root."""
+    before, after = held_by(1, 0, site, release), held_by(2, raised, next_site, next_release, threshold)
+    held = replace(RECKLESS, root=envelope.seal("root", before.payload(), [REST[2]]))
+    got = advance_root(held, envelope.seal("root", after.payload(), [REST[2]]))
+    new_site, new_release = not site & next_site, not release & next_release
+    assert got.site_version == (0 if new_site else LAST)
+    assert got.floor_version == (0 if new_release else LAST)
+    assert got.floors == ({} if new_release and raised else {"digits": LAST})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(sets, st.integers(1, 3), st.integers(0, 1)), min_size=2, max_size=5), st.data())
+def test_no_root_brings_an_old_document_back(steps: list[tuple[set[int], int, int]], data: st.DataObject) -> None:
+    """Along any chain of roots in which no key comes back to its role: what was believed once is never believed again, also with
+    some of its signatures taken off, and no floor falls by a document.
+    """
+    gone, chain, last = set[int](), list[Root](), set[int]()
+    for holders, threshold, raised in steps:
+        now = holders - gone
+        if now:
+            gone |= last - now
+            chain.append(held_by(len(chain) + 1, chain[-1].epoch + raised if chain else 0, now, now, threshold))
+            last = now
+    held, seen = replace(RECKLESS, root=b"", site_version=0, floor_version=0, floors={}), list[tuple[str, bytes, list[str]]]()
+    for root in chain:
+        sealed = envelope.seal("root", root.payload(), [REST[2]])
+        held = advance_root(held, sealed) if held.root else replace(held, root=sealed)
+        for kind, old, signed in seen:
+            some = data.draw(st.sets(st.sampled_from(signed), min_size=1))
+            with pytest.raises(Rejected):
+                offered(held, kind, envelope.signed_only_by(old, kind, some))
+        version = max(held.site_version, held.floor_version) + data.draw(st.integers(1, 5))
+        place = replace(w.SITE, fleet=FLEET, version=version)
+        signers = [POOL[n] for n in range(len(POOL)) if POOL[n].id in root.roles["site"].keys]
+        for kind, document in (("site", place), ("floor", Floor(FLEET, version, {"digits": version}))):
+            made = envelope.seal(kind, document.payload(), signers)
+            held = offered(held, kind, made)
+            seen.append((kind, made, [one.id for one in signers]))
+
+
+def offered(trust: Trust, kind: str, data: bytes) -> Trust:
+    """What a device trusts after a site or a floor."""
+    return accept_site(trust, data)[0] if kind == "site" else accept_floor(trust, data)
+
+
+def test_a_root_is_dated_when_it_is_made() -> None:
+    """A wrong clock once does not date all later roots: devices take a root's date as their time where it raises the epoch."""
+    far = replace(root_of(1, {0}, 1), issued=2**40)
+    assert next_root(far, Change(raise_epoch=True), 5000).issued == 5000
 
 
 @pytest.fixture
