@@ -6,7 +6,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from edgeops.manager import register
-from edgeops.wire.errors import Misuse
 
 from .auth import Operator, TheHub, Viewer
 
@@ -14,32 +13,26 @@ router = APIRouter(prefix="/pending", tags=["enrolment"])
 
 
 class Meant(BaseModel, extra="forbid"):
-    """Who is meant: devices by id, or all waiting ones that a selector matches; one of both."""
+    """Who is meant: devices by id, each with the fingerprint that GET /pending showed; if one differs by now, nothing is done."""
 
-    ids: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=10_000)] = []
-    selector: Annotated[str, Field(max_length=2_000)] | None = None
-
-    def check(self) -> None:
-        """Raise Misuse("ids-or-selector") unless exactly one of both is given."""
-        if bool(self.ids) == (self.selector is not None):
-            raise Misuse("ids-or-selector", "name the devices meant, or give a selector (`all` for all who wait)")
+    devices: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=128)]], Field(min_length=1, max_length=10_000)
+    ]
 
 
 @router.get("")
-def listed(hub: TheHub, _caller: Viewer) -> dict[str, Any]:
-    """Who waits: id, kind (enrol or renew), fingerprint of the identity key, since when."""
-    return {"pending": register.pending(hub)}
+def listed(hub: TheHub, _caller: Viewer, selector: Annotated[str, Field(max_length=2_000)] = "all") -> dict[str, Any]:
+    """Who waits and is matched: id, kind (enrol or renew), fingerprint of the identity key, since when."""
+    return {"pending": register.pending(hub, selector)}
 
 
 @router.post("/approve")
 def approve(hub: TheHub, caller: Operator, body: Meant) -> dict[str, Any]:
     """Let them in: each gets its credentials when it asks again with the same identity key."""
-    body.check()
-    return {"approved": register.decide(hub, caller.name, "granted", body.ids, body.selector)}
+    return {"approved": register.decide(hub, caller.name, "granted", body.devices)}
 
 
 @router.post("/reject")
 def reject(hub: TheHub, caller: Operator, body: Meant) -> dict[str, Any]:
     """Turn them away, until they are given a new token."""
-    body.check()
-    return {"rejected": register.decide(hub, caller.name, "rejected", body.ids, body.selector)}
+    return {"rejected": register.decide(hub, caller.name, "rejected", body.devices)}

@@ -34,7 +34,7 @@ STATUS: dict[str, int] = {
     "disk-full": 507, "too-many": 429, "token-raced": 409, "enrolment-rejected": 403, "renewal-rejected": 403, "renew-refused": 403,
     "wrong-name": 403, "device-quarantined": 403, "renewed-lately": 429, "not-json": 415, "no-websocket": 404,
     "credential-refused": 403, "device-decommissioned": 409, "fingerprint-taken": 409, "nothing-pending": 409,
-    "not-quarantined": 409,
+    "not-quarantined": 409, "fingerprint-changed": 409,
 }  # fmt: skip
 KINDS: tuple[tuple[type[EdgeopsError], str, int, str], ...] = (
     (Rejected, "rejected", 422, "Not to be believed"),

@@ -1,6 +1,6 @@
 """How a device comes to be known: registered with a token or a fingerprint, given a new token, approved or rejected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,10 +89,11 @@ def _answer(hub: Hub, tx: Connection, device: str, text: str) -> dict[str, Any]:
     return {"device": view(hub, tx, row), "token": text, "expires": row["token_expires"]}
 
 
-def pending(hub: Hub) -> list[dict[str, Any]]:
-    """Who waits for an operator's word, by id."""
+def pending(hub: Hub, selector: str = "all") -> list[dict[str, Any]]:
+    """Who waits for an operator's word and is matched, by id."""
+    matches = parse_selector(selector).matches
     with hub.store.read() as tx:
-        return [_shown(row) for row in _waiting(tx)]
+        return [_shown(row) for row in _waiting(tx) if matches({**row["labels"], "id": row["id"]})]
 
 
 def _waiting(tx: Connection) -> list[Row]:
@@ -107,23 +108,20 @@ def _shown(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def decide(
-    hub: Hub, who: str, verdict: Literal["granted", "rejected"], ids: Sequence[str] = (), selector: str | None = None
-) -> list[dict[str, Any]]:
-    """An operator's word on the named devices, or on all waiting ones a selector matches; raises Misuse("nothing-pending").
+def decide(hub: Hub, who: str, verdict: Literal["granted", "rejected"], meant: Mapping[str, str]) -> list[dict[str, Any]]:
+    """An operator's word on devices, each with the fingerprint it was seen with: on all of them or, if one waits with another
+    key by now, on none. Raises Misuse("unknown-device" | "nothing-pending" | "fingerprint-invalid" | "fingerprint-changed").
 
     Nothing is sent: whoever waits asks again, and only who holds the same identity key is answered.
     """
+    action = "device-approve" if verdict == "granted" else "device-reject"
     with hub.store.write() as tx:
-        found = [must_get(tx, name) for name in dict.fromkeys(ids)]
-        if selector is not None:
-            matches = parse_selector(selector).matches
-            found += [row for row in _waiting(tx) if matches({**row["labels"], "id": row["id"]})]
-        if not found:
-            raise Misuse("nothing-pending", "nobody who was meant waits for approval; `edgeops device pending` shows who does")
+        found = [must_get(tx, name) for name in meant]
         for row in found:
             keep(tx, rules.decide(state_of(row), verdict))
-            action = "device-approve" if verdict == "granted" else "device-reject"
             shown = _shown(row)
+            if rules.check_fingerprint(meant[row["id"]]) != shown["fingerprint"]:
+                text = f"{row['id']} waits with the identity key {shown['fingerprint']} now, not with the one you saw; look again"
+                raise Misuse("fingerprint-changed", text)
             audit.write(tx, hub.now(), who, action, row["id"], f"{shown['kind']}, identity {shown['fingerprint']}")
         return [_shown(row) for row in found]

@@ -48,23 +48,34 @@ def test_factory_devices_need_approval_or_nothing(straw, edgeops, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("words", "body"),
+    ("words", "meant"),
     [
-        (("pi-1", "pi-2"), {"ids": ["pi-1", "pi-2"]}), (("--selector", "site=x"), {"selector": "site=x"}),
-        (("--all",), {"selector": "all"}), ((), None), (("pi-1", "--all"), None), (("--all", "--selector", "a=b"), None),
+        (("pi-1",), ["pi-1"]), (("pi-2", "pi-1"), ["pi-1", "pi-2"]), (("--selector", "site=x"), ["pi-1", "pi-2"]),
+        (("--all",), ["pi-1", "pi-2"]), ((), None), (("pi-1", "--all"), None), (("--all", "--selector", "a=b"), None),
+        (("pi-1", "pi-2", "--fingerprint", "ab"), None), (("pi-1", "pi-3"), None),
     ],
 )  # fmt: skip
-def test_approving_and_rejecting(straw, edgeops, words, body):
-    """Who is meant is said in exactly one way."""
-    one = {"id": "pi-1", "kind": "enrol", "fingerprint": "ab" * 32, "since": 5, "labels": {}}
+def test_approving_and_rejecting(straw, edgeops, monkeypatch, words, meant):
+    """Who is meant is said in exactly one way; they are shown, and what was shown is what is sent, if it is confirmed."""
+    one, two = ({"id": name, "kind": "enrol", "fingerprint": mark * 32, "since": 5, "labels": {}} for name, mark in
+                (("pi-1", "ab"), ("pi-2", "cd")))  # fmt: skip
+    prints = {"pi-1": "ab" * 32, "pi-2": "cd" * 32}
     straw.answers["POST", "/pending/approve"] = {"approved": [one]}
     straw.answers["POST", "/pending/reject"] = {"rejected": [one]}
-    straw.answers["GET", "/pending"] = {"pending": [one]}
+    straw.answers["GET", "/pending"] = {"pending": [one, two]}
     for verb in ("approve", "reject"):
-        ran = edgeops("device", verb, *words)
-        assert (ran.code, [asked[2] for asked in straw.asked]) == ((0, [body]) if body else (2, []))
-        assert ("ab" * 32 in ran.out) == bool(body)
+        ran = edgeops("device", verb, *words, "--yes")
+        sent = [asked[2] for asked in straw.asked if asked[0] == "POST"]
+        assert (ran.code, sent) == ((0, [{"devices": {name: prints[name] for name in meant}}]) if meant else (2, []))
+        assert ("ab" * 32 in ran.out) == bool(meant)
         straw.asked.clear()
+        monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+        ran = edgeops("device", verb, *words)
+        assert ran.code == 2 and ("[not-confirmed]" in ran.err) == bool(meant)
+        assert not any(asked[0] == "POST" for asked in straw.asked)
+    straw.asked.clear()
+    assert edgeops("device", "approve", "pi-1", "--fingerprint", "EE" * 32).code == 0
+    assert [(asked[0], asked[2]) for asked in straw.asked] == [("POST", {"devices": {"pi-1": "EE" * 32}})]
     assert "enrol" in edgeops("device", "pending").out
 
 
@@ -82,6 +93,12 @@ def test_ends_and_quarantine(straw, edgeops, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert "[not-confirmed]" in edgeops("device", "decommission", "pi-1").err
     assert edgeops("device", "release-quarantine", "pi-1").code == 0
+    straw.answers["GET", "/devices"] = {"devices": [{"id": "pi-1", "status": "clone"}, {"id": "pi-2", "status": "enrolled"}]}
+    straw.asked.clear()
+    assert "released pi-1\n" in edgeops("device", "release-quarantine", "--selector", "site=x", "--yes").out
+    assert [asked[:2] for asked in straw.asked] == [("GET", "/devices"), ("POST", "/devices/pi-1/release")]
+    assert edgeops("device", "release-quarantine").code == 2
+    assert edgeops("device", "release-quarantine", "a", "--selector", "b=c").code == 2
 
 
 def test_register_from_csv(straw, edgeops, tmp_path: Path):

@@ -258,3 +258,8 @@ class Fleet:
     def show(self, rollout: str) -> dict[str, Any]:
         """The rollout as the API shows it."""
         return rollouts.show(self.hub, rollout)
+
+
+def seen(hub: Hub, *ids: str) -> dict[str, str]:
+    """Who waits for approval with which fingerprint, as an operator sees it: these, or all."""
+    return {one["id"]: one["fingerprint"] for one in register.pending(hub) if one["id"] in ids or not ids}

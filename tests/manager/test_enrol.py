@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from manager_house import NOW, Clock, FakeDevice
+from manager_house import NOW, Clock, FakeDevice, seen
 
 from edgeops.fleet.enrol import MOST_RENEWALS
 from edgeops.manager import devices, enrol, register, revoke
@@ -175,10 +175,26 @@ def test_an_approval_comes_between_token_and_certificate(hub: Hub, clock: Clock)
     waiting = {"id": "pi-1", "kind": "enrol", "fingerprint": factory(device), "since": NOW, "labels": {}}
     assert register.pending(hub) == [waiting]
     clock.now = token.expires + DAY_S
-    assert register.decide(hub, "me", "granted", ["pi-1"]) == [waiting]
+    assert register.decide(hub, "me", "granted", seen(hub, "pi-1")) == [waiting]
     assert register.pending(hub) == [] and enrol.redeem(hub, ask)["incarnation"] == 1
     actions = ["device-register", "device-enrol-pending", "device-approve", "device-enrol"]
     assert audited(hub)[-4:] == [(action, "pi-1") for action in actions]
+
+
+def test_an_approval_is_for_the_key_that_was_seen(hub: Hub) -> None:
+    """Who took the place of a waiting device since, with a newer token, is not approved in its stead, nor anybody beside it."""
+    for name in ("pi-1", "pi-2"):
+        token = registered(hub, name, approval=True)
+        enrol.redeem(hub, FakeDevice(name).enrolment(token.secret))
+    before = seen(hub)
+    token, thief = Token.decode(register.reissue(hub, "you", "pi-1")["token"]), FakeDevice("pi-1")
+    enrol.redeem(hub, thief.enrolment(token.secret))
+    for meant in (before, {"pi-1": before["pi-1"]}, dict(reversed(before.items()))):
+        assert refusal(lambda meant=meant: register.decide(hub, "me", "granted", meant)) == "fingerprint-changed"
+    assert enrol.redeem(hub, thief.enrolment(token.secret))["status"] == "pending" and set(seen(hub)) == {"pi-1", "pi-2"}
+    assert refusal(lambda: register.decide(hub, "me", "granted", {"pi-2": "x"})) == "fingerprint-invalid"
+    loud = before["pi-2"].upper()
+    assert [one["id"] for one in register.decide(hub, "me", "granted", {"pi-2": loud})] == ["pi-2"]
 
 
 def test_many_are_approved_at_once_and_who_is_rejected_stays_out(hub: Hub) -> None:
@@ -189,12 +205,11 @@ def test_many_are_approved_at_once_and_who_is_rejected_stays_out(hub: Hub) -> No
         asks[name] = FakeDevice(name).enrolment(token.secret)
         enrol.redeem(hub, asks[name])
     registered(hub, "d", approval=True)
-    assert [one["id"] for one in register.decide(hub, "me", "rejected", selector="site=a")] == ["a"]
-    assert [one["id"] for one in register.decide(hub, "me", "granted", selector="all")] == ["b", "c"]
+    assert [one["id"] for one in register.decide(hub, "me", "rejected", seen(hub, "a"))] == ["a"]
+    assert [one["id"] for one in register.decide(hub, "me", "granted", seen(hub))] == ["b", "c"]
     assert refusal(lambda: enrol.redeem(hub, asks["a"])) == "enrolment-rejected"
     assert {enrol.redeem(hub, asks[name])["status"] for name in "bc"} == {"enrolled"}
-    assert refusal(lambda: register.decide(hub, "me", "granted", ["d"])) == "nothing-pending"
-    assert refusal(lambda: register.decide(hub, "me", "granted", selector="all")) == "nothing-pending"
+    assert refusal(lambda: register.decide(hub, "me", "granted", {"d": "0" * 64})) == "nothing-pending"
     token = Token.decode(register.reissue(hub, "me", "a")["token"])
     assert enrol.redeem(hub, FakeDevice("a").enrolment(token.secret))["status"] == "pending"
 
@@ -213,14 +228,15 @@ def test_a_device_the_factory_announced_needs_no_secret(hub: Hub) -> None:
     assert [part.value for part in certificate(answer).subject] == ["pi-1"]
 
 
-def test_a_fingerprint_and_a_token_must_both_hold(hub: Hub) -> None:
-    """Once a token was issued for an announced device, neither is enough alone."""
+def test_an_announced_device_that_lost_its_key_comes_back_with_a_token(hub: Hub) -> None:
+    """The operator's token stands for the fingerprint: a new key comes in by it, the announced one does not any more."""
     device = FakeDevice("pi-1")
     registered(hub, fingerprint=factory(device))
+    assert enrol.redeem(hub, device.enrolment(""))["incarnation"] == 1
     token = Token.decode(register.reissue(hub, "me", "pi-1")["token"])
     assert refusal(lambda: enrol.redeem(hub, device.enrolment(""))) == "token-refused"
-    assert refusal(lambda: enrol.redeem(hub, FakeDevice("pi-1").enrolment(token.secret))) == "token-refused"
-    assert enrol.redeem(hub, device.enrolment(token.secret))["incarnation"] == 1
+    assert enrol.redeem(hub, FakeDevice("pi-1").enrolment(token.secret))["incarnation"] == 2
+    assert refusal(lambda: enrol.redeem(hub, device.enrolment(""))) == "token-refused"
 
 
 def test_a_recorded_factory_request_does_not_throw_the_device_out(hub: Hub, clock: Clock) -> None:
@@ -232,7 +248,7 @@ def test_a_recorded_factory_request_does_not_throw_the_device_out(hub: Hub, cloc
     clock.now += 2 * 3_600
     assert enrol.redeem(hub, recorded)["status"] == "pending"
     assert devices.show(hub, "pi-1")["status"] == "enrolled" and revoked_serials(hub) == set()
-    register.decide(hub, "me", "granted", ["pi-1"])
+    register.decide(hub, "me", "granted", seen(hub, "pi-1"))
     assert enrol.redeem(hub, recorded)["incarnation"] == 2
 
 
@@ -245,7 +261,7 @@ def test_renewal_at_any_age_but_a_very_late_one_is_approved(hub: Hub, clock: Clo
     clock.now += (30 + 90) * DAY_S + 1
     assert enrol.renew(hub, device.renewal())["status"] == "pending"
     assert [(one["id"], one["kind"]) for one in register.pending(hub)] == [("pi-1", "renew")]
-    register.decide(hub, "me", "granted", selector="all")
+    register.decide(hub, "me", "granted", seen(hub))
     assert enrol.renew(hub, device.renewal())["status"] == "enrolled"
     assert refusal(lambda: enrol.renew(hub, device.renewal(csr=device.csr("pi-2")))) == "wrong-name"
     assert refusal(lambda: enrol.renew(hub, device.renewal(device="pi-2"))) == "renew-refused"
@@ -302,7 +318,7 @@ def test_a_recorded_renewal_is_worth_nothing(hub: Hub, clock: Clock) -> None:
     clock.now += (30 + 90) * DAY_S + 1
     waiting = device.renewal()
     assert enrol.renew(hub, waiting)["status"] == "pending"
-    register.decide(hub, "me", "granted", ["pi-1"])
+    register.decide(hub, "me", "granted", seen(hub, "pi-1"))
     assert refusal(lambda: enrol.renew(hub, waiting)) == "stale-renewal"
     assert enrol.renew(hub, device.renewal())["status"] == "enrolled"
 

@@ -26,7 +26,7 @@ from edgeops_agent.shell import enrolment, identity
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.enrolment import FIRST_S, MOST_S, Patience, enroll, make_identity
 
-from ..manager.house import Clock, new_manager
+from ..manager.house import Clock, new_manager, seen
 
 NAMES = itertools.count(1)
 IN_2096 = 4_000_000_000
@@ -139,7 +139,7 @@ def test_a_device_waits_for_an_operator(manager: Manager, tmp_path: Path) -> Non
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 8:
-            register.decide(manager.hub, "me", "granted", [device])
+            register.decide(manager.hub, "me", "granted", seen(manager.hub, device))
 
     trust = enroll(text, tmp_path / "d", Patience(said.append, pause).wait)
     (waiting,) = said
@@ -161,7 +161,7 @@ def test_a_wait_is_not_lost(manager: Manager, tmp_path: Path) -> None:
     assert reason(lambda: enroll(text, tmp_path / "d")) == "enrolment-pending"
     assert [one["fingerprint"] for one in register.pending(manager.hub) if one["id"] == Token.decode(text).device] == [first]
     assert reason(lambda: enroll(text, tmp_path / "thief")) == "token-refused"
-    register.decide(manager.hub, "me", "rejected", [Token.decode(text).device])
+    register.decide(manager.hub, "me", "rejected", seen(manager.hub, Token.decode(text).device))
     assert reason(lambda: enroll(text, tmp_path / "d")) == "enrolment-rejected"
 
 
@@ -184,7 +184,7 @@ def test_a_manager_that_restarts_is_waited_for(manager: Manager, tmp_path: Path,
 
     def pause(_seconds: float) -> None:
         with contextlib.suppress(Misuse):
-            register.decide(manager.hub, "me", "granted", [Token.decode(text).device])
+            register.decide(manager.hub, "me", "granted", seen(manager.hub, Token.decode(text).device))
 
     monkeypatch.setattr(enrolment, "_ask", ask)
     assert enroll(text, tmp_path / "d", Patience(lambda _: None, pause).wait).incarnation == 1

@@ -72,12 +72,28 @@ def decommission(run: Run, device: DeviceId, yes: Yes = False) -> int:
     return proven(data)
 
 
-def release(run: Run, device: DeviceId) -> None:
+def release(
+    run: Run, device: Annotated[str | None, typer.Argument(metavar="ID", help="The device.")] = None, selector: Selector = None,
+    yes: Yes = False,
+) -> None:  # fmt: skip
     """Listen again to a device that spoke as two, once its clone is gone. If you cannot tell them apart, use `device token`.
+
+    With a selector: to all in quarantine that it matches, after asking. Look at the broker first if there are many.
 
     Example: edgeops device release-quarantine pi-01
     """
-    run.emit(run.client().post(at("devices", device, "release")), f"released {device}")
+    if (device is None) == (selector is None):
+        raise Misuse("ids-or-selector", "name the device, or give --selector")
+    if device is not None:
+        run.emit(run.client().post(at("devices", device, "release")), f"released {device}")
+        return
+    found = items(run.client().get("/devices", selector=selector), "devices")
+    names = [str(one["id"]) for one in found if one.get("status") == "clone"]
+    if not names:
+        raise Misuse("not-quarantined", f"no device in quarantine matches {selector}")
+    confirm(run, "them", yes, f"Release {len(names)} devices, {', '.join(names[:8])}{' …' if len(names) > 8 else ''}?")
+    released = [run.client().post(at("devices", name, "release")) for name in names]
+    run.emit({"devices": released}, f"released {', '.join(names)}")
 
 
 def confirm(run: Run, device: str, yes: bool, question: str) -> None:

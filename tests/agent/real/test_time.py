@@ -239,7 +239,7 @@ def test_a_very_late_device_waits_for_an_operator(pi: Pi, place: Place) -> None:
     pi.start()
     until(lambda: register.pending(place.hub), "the device to wait for approval")
     assert pi.agent and not pi.agent.link.connected
-    register.decide(place.hub, "me", "granted", [pi.state.name])
+    register.decide(place.hub, "me", "granted", {one["id"]: one["fingerprint"] for one in register.pending(place.hub)})
     pi.takes_orders()
 
 
