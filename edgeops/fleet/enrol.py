@@ -1,7 +1,7 @@
 """Enrolment: who is given credentials, when an operator must say yes first, and what ends it.
 
-A device proves itself by its one-time token, by the identity key whose fingerprint the factory told us, or by both where both
-are known. Secrets come in as hashes and keys in hex; that the identity key itself has signed the request is checked before. All
+A device proves itself by its one-time token, or by the identity key whose fingerprint the factory told us; a token stands for
+the fingerprint from when an operator issues it. Secrets come in as hashes and keys in hex; that the identity key itself has signed the request is checked before. All
 ways a proof can be wrong get one refusal, so that nobody learns which devices exist.
 """
 
@@ -78,11 +78,14 @@ def check_fingerprint(text: str) -> str:
 
 
 def issue(state: Enrolment, secret_hash: str, now: int, ttl_s: int) -> Enrolment:
-    """A new token, which makes the older one and whatever it waits for worthless; raises Misuse."""
+    """A new token, enough by itself: it makes an older one, a factory's fingerprint and whatever waits worthless; raises Misuse.
+
+    A device that lost its files has lost its key; who may hold the key still, as whoever stole it, does not come in by it.
+    """
     _alive(state)
     if not 0 < ttl_s <= MAX_TTL_S:
         raise Misuse("token-ttl-invalid", f"a token of {ttl_s} s: choose 1 s to {MAX_TTL_S // DAY_S} days")
-    return replace(state, token_hash=secret_hash, token_expires=now + ttl_s, token_spent=None, pending=None)
+    return replace(state, fingerprint="", token_hash=secret_hash, token_expires=now + ttl_s, token_spent=None, pending=None)
 
 
 def enrol(state: Enrolment, ask: Ask, now: int) -> tuple[Enrolment, Step]:
@@ -171,7 +174,7 @@ def _proven(state: Enrolment, ask: Ask, now: int) -> bool:
         return False
     if not state.token_hash:
         return named and state.status in ("registered", "enrolled")
-    return held and (named or not state.fingerprint) and _is_open(state, ask, now)
+    return held and _is_open(state, ask, now)
 
 
 def _is_open(state: Enrolment, ask: Ask, now: int) -> bool:
