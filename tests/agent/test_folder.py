@@ -39,6 +39,30 @@ def test_saves_alternate_and_survive_a_torn_copy(folder: StateFolder) -> None:
     assert StateFolder(folder.root).load().report_seq == 9
 
 
+def test_a_folder_is_nobody_elses_business(tmp_path: Path) -> None:
+    """One that was there with open doors is closed at enrolment and at each start, whoever opened them."""
+    root = tmp_path / "state"
+    root.mkdir(mode=0o755)
+    made = StateFolder(root)
+    for closes in (made.create, made.claim):
+        root.chmod(0o755)
+        closes()
+        assert root.stat().st_mode & 0o777 == 0o700
+    made.release()
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where other files lie, or another user is at home, nothing is changed and the text says what to do."""
+    (tmp_path / "photos").mkdir()
+    tmp_path.chmod(0o755)
+    with pytest.raises(Misuse, match=r"chmod 700.*state-folder"):
+        StateFolder(tmp_path).create()
+    assert tmp_path.stat().st_mode & 0o777 == 0o755 and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(Misuse, match=r"another user.*state-folder"):
+        StateFolder(tmp_path).claim()
+
+
 def test_missing_and_lost_records_say_what_to_do(folder: StateFolder) -> None:
     """No record means not enrolled; two damaged ones mean lost; both are told apart and told plainly."""
     with pytest.raises(Misuse, match="not-enrolled"):

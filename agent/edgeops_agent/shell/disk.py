@@ -82,6 +82,7 @@ class StateFolder:
         """Make the folders, private to the user; raises Misuse("state-folder")."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._keep_private()
             for folder in (self.objects, self.documents, self.partial, self.slots, self.spool):
                 folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -91,6 +92,7 @@ class StateFolder:
         """Be the only agent on this folder until this process ends; raises Misuse("agent-running" | "state-folder")."""
         path = self.root / "lock"
         try:
+            self._keep_private()
             self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,6 +107,18 @@ class StateFolder:
         with contextlib.suppress(OSError):  # the number is for people; the lock holds without it
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, b"%d" % os.getpid(), 0)
+
+    def _keep_private(self) -> None:
+        """Keys lie here: others may not even look. A folder that holds something else is not closed to those who may need it."""
+        status = self.root.stat()
+        if status.st_uid != os.geteuid():
+            message = f"{self.root} belongs to another user ({status.st_uid}); run as that user or choose another --state folder"
+            raise Misuse("state-folder", message)
+        if status.st_mode & 0o077:
+            if any(self.root.iterdir()) and not self.partial.exists():
+                message = f"{self.root} holds other files and is open to others; `chmod 700` it or choose another --state folder"
+                raise Misuse("state-folder", message)
+            self.root.chmod(0o700)
 
     def release(self) -> None:
         """Give the folder back."""
