@@ -1,13 +1,20 @@
 """The A/B record: what is written is read, what is damaged is noticed, the newest valid copy wins."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeops.wire import canonical
 from edgeops.wire.errors import Rejected
+from edgeops.wire.trust import MAX_ROOT
 from edgeops_agent.core import record as records
-from edgeops_agent.core.record import Record
-from edgeops_agent.core.slot import Build, Outcome, Slot, Target
+from edgeops_agent.core.receive import MAX_SLOTS
+from edgeops_agent.core.record import MAX_COUNTERS, MAX_OUTCOMES, Record
+from edgeops_agent.core.slot import MAX_BAD, MAX_OUTBOX, Build, Done, Failed, Outcome, Slot, Target
+from edgeops_agent.core.update import step
+from edgeops_agent.shell.disk import COPY_BYTES
 
 from .conftest import Paper
 
@@ -55,3 +62,34 @@ def test_nonsense_cannot_fill_the_record() -> None:
         record = record.counted(f"refused_desired.{index}")
     assert records.decode(records.encode(record, 1))[1] == record
     assert sum(record.counters.values()) == 500
+
+
+def test_the_largest_record_fits_where_it_is_laid_out() -> None:
+    """Sixteen slots full of outcomes, every name, number and list as long as it may be: a full disk still takes the save."""
+    most, name = 2**53 - 1, "n" * 64
+    build = [Build(letter * 64, name, name, most, most, most, most) for letter in "abc"]
+    target = Target(most, "prefetch", name, build[0], most, name, most, most, most, most, most, most, most)
+    bad = tuple(f"{'a' * 64}/{number:064d}" for number in range(MAX_BAD))
+    full = Slot("trial", build[1], build[2], target, most, 20, most, bad=bad)
+    full, _ = step(full, Failed("trial", most, 0, "r" * 999, '"\x01e\u0301\\' * 999))
+    ended, _ = step(full, Done("rollback", most, 0))
+    assert ended.last and len(canonical.encode(ended.last.detail)) <= 1002
+    full = replace(full, last=ended.last, outbox=ended.outbox * MAX_OUTBOX, deadline=most)
+    floors = {f"{number:064d}": most for number in range(1024)}
+    trust = replace(Paper().trust, root=bytes(4 * MAX_ROOT // 3), floors=floors, counter=most, command=most, time_floor=most)
+    counters = {f"refused_desired.{number:064d}": most for number in range(MAX_COUNTERS)}
+    record = Record(trust, {}, counters, most, ("a" * 64, "b" * 64))
+    for number in range(MAX_SLOTS):
+        record = record.with_slot(f"{number:064d}", full)
+    assert sum(len(slot.outbox) for slot in record.slots.values()) == MAX_OUTCOMES
+    assert len(records.encode(record, most)) < COPY_BYTES
+
+
+def test_the_oldest_outcomes_of_all_slots_go_first() -> None:
+    """Beyond the bound the newest are kept, whichever slot they are of."""
+    record = Record(Paper().trust)
+    for number in range(1, 4):
+        orders = range(number, 16 * 3 + number, 3)
+        record = record.with_slot(f"s{number}", Slot(outbox=tuple(Outcome(order, "r1", "", "failed") for order in orders)))
+    kept = sorted(one.order for slot in record.slots.values() for one in slot.outbox)
+    assert kept == list(range(17, 49))

@@ -17,6 +17,7 @@ from edgeops.wire.trust import Trust
 from .slot import Build, Outcome, Slot, Target
 
 MAX_COUNTERS = 96
+MAX_OUTCOMES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,12 @@ class Record:
     unsure: bool = False
 
     def with_slot(self, name: str, slot: Slot) -> "Record":
-        """A copy with one slot replaced."""
-        return replace(self, slots={**self.slots, name: slot})
+        """A copy with one slot replaced, without the oldest outcomes when there are more than MAX_OUTCOMES in all slots."""
+        slots = {**self.slots, name: slot}
+        waiting = sorted((one.order, where, at) for where, each in slots.items() for at, one in enumerate(each.outbox))
+        for _, where, _ in waiting[: max(0, len(waiting) - MAX_OUTCOMES)]:
+            slots[where] = replace(slots[where], outbox=slots[where].outbox[1:])
+        return replace(self, slots=slots)
 
     def counted(self, name: str, by: int = 1) -> "Record":
         """A copy with one counter raised. There are MAX_COUNTERS at most, since whoever sends nonsense chooses the names."""

@@ -15,6 +15,7 @@ Laws, each held by the crash harness (tests/crash):
 Events that do not fit (late, duplicate, of an older order) change nothing.
 """
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -150,7 +151,7 @@ def _fall_back(slot: Slot, target: Target, now: int, reason: str, detail: str = 
         ended, commands = _end(slot, "failed", reason, detail)
         return ended, (Discard(keep(ended)), *commands)
     bad = (*(mark for mark in slot.bad if mark != _mark(target)), _mark(target))[-MAX_BAD:]
-    back = replace(slot, phase="rollback", failure=(reason, detail), bad=bad, deadline=now + target.work_s)
+    back = replace(slot, phase="rollback", failure=(_plain(reason, 64), _plain(detail, 500)), bad=bad, deadline=now + target.work_s)
     if slot.phase == "rollback":
         ended, commands = _end(slot, "rolled-back", *slot.failure)
         return ended, commands
@@ -212,11 +213,17 @@ def _end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Step:
     if target is None:
         return slot, ()
     release = target.build.release if target.build else ""
-    outcome = Outcome(target.order, target.rollout, release, verdict, reason, detail[:500])
+    outcome = Outcome(target.order, target.rollout, release, verdict, _plain(reason, 64), _plain(detail, 500))
     ended = replace(
         slot, phase="idle", attempts=0, deadline=0, failure=("", ""), last=outcome, outbox=(*slot.outbox, outcome)[-MAX_OUTBOX:]
     )
     return ended, (Report(),)
+
+
+def _plain(text: str, most: int) -> str:
+    """What a worker may have had a hand in, as a record can hold it: NFC, printable, at most so many bytes."""
+    shown = "".join(one if one.isprintable() else " " for one in unicodedata.normalize("NFC", text[:most]))
+    return shown.encode()[:most].decode(errors="ignore")
 
 
 def _mark(target: Target) -> str:

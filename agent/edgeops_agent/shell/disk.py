@@ -17,8 +17,8 @@ from ..core import record as records
 from ..core.record import Record
 
 SYNC_DIR = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-COPY_BYTES = 64 << 10
-"""Laid out for each copy of the record at enrolment, so that a full disk still takes a save."""
+COPY_BYTES = 256 << 10
+"""Laid out for each copy of the record at enrolment, so that a full disk still takes a save: no record is larger."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
