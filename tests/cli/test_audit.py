@@ -65,7 +65,8 @@ def test_over_https(serving: Path, edgeops: Command, tmp_path: Path) -> None:
     ran = edgeops("audit", "verify", "--json")
     assert (ran.code, ran.json["ok"], ran.json["entries"]) == (0, True, found[2]["number"])
     assert edgeops("audit", "verify", "--root-pin", ran.json["root_pin"], "--json").json["pinned"] is True
-    assert edgeops("audit", "verify", "--root-pin", "0" * 64).code == 3
+    wrong = edgeops("audit", "verify", "--root-pin", "0" * 64)
+    assert (wrong.code, "[root-pin]" in wrong.err, "--root-pin says" in wrong.err, "token" in wrong.err) == (3, True, True, False)
     assert edgeops("audit", "export", str(tmp_path / "out")).code == 0
     assert edgeops("audit", "export", str(tmp_path / "out")).code == 2
     ran = edgeops("audit", "verify", "--folder", str(tmp_path / "out"))

@@ -11,6 +11,7 @@ import typer
 
 from edgeops.manager.layout import Layout
 from edgeops.wire.chain import Finding, Verdict, check_chain, read_checkpoints, root_chain
+from edgeops.wire.errors import Rejected
 
 from .. import show
 from ..frame import Run
@@ -52,7 +53,10 @@ def verify(run: Run, kept: Kept = None, folder: Folder = None, root_pin: Pin = N
 
 def judge(evidence: Evidence, pin: str | None) -> dict[str, Any]:
     """All that is wrong with the evidence, and how far it is covered."""
-    fleet, keys, first = root_chain(evidence.roots, pin)
+    fleet, keys, first = root_chain(evidence.roots, None)
+    if pin is not None and first != pin:
+        text = f"the first root here has the digest {first}, --root-pin says {pin[:64]}: the pin was copied wrong, this is another"
+        raise Rejected("root-pin", f"{text} fleet's log, or somebody has replaced the roots; compare with the pin you noted")
     found: list[Finding] = []
     signed, ends = [], {}
     for name, lines in evidence.checkpoints.items():

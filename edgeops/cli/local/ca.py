@@ -35,7 +35,7 @@ def rotate(run: Run, key: Keys = None, out: Out = None, folder: Folder = None, p
         raise Misuse("ca-rotating", "the site document lists two CAs already; `edgeops ca finish` drops the old one")
     keys = ceremony.signers_for(here, "site", key or [], passphrase_file)  # before a CA is made that nobody would sign for
     made = new_ca(place.layout, place.settings, int(_now()))
-    data = next_document(here, key or [], passphrase_file, cas=(*before, made.certificate_pem.decode()))
+    data = next_document(run, here, key or [], passphrase_file, cas=(*before, made.certificate_pem.decode()))
     answer = ceremony.hand_on(run, here, "site", data, out) if keys else None
     if answer:
         text = "once `edgeops site show` says that all devices have it, run `edgeops ca finish`"
@@ -50,7 +50,7 @@ def finish(
     """Switch the server to the new CA and drop the old one, after all devices have heard of the new one.
 
     Certificates that the old CA gave to devices stay welcome until they end; with --stolen they are refused from now on. Enrolment
-    tokens that were not spent yet name the old CA: give out new ones.
+    tokens and join lines that were not spent yet name the old CA: they are dead; give out new ones.
 
     Example: edgeops ca finish
     """
@@ -64,11 +64,12 @@ def finish(
         raise Misuse("ca-not-rotating", "the site document lists one CA only; `edgeops ca rotate` makes the new one")
     if not leave_behind:
         _check_all_know(run, place)
-    data = next_document(here, key or [], passphrase_file, cas=(before[-1],))
+    data = next_document(run, here, key or [], passphrase_file, cas=(before[-1],))
     if stolen:
         refuse(place.layout, {pin_of(pem) for pem in before[:-1]})
     if answer := ceremony.hand_on(run, here, "site", data, out):
-        text = "open enrolment tokens name the old CA: give out new ones; copies of ca.crt on other machines need the new one too"
+        text = "open enrolment tokens and join lines name the old CA and are dead: give out new ones; copies of ca.crt on other"
+        text += " machines need the new one too"
         run.emit({**answer, "ca": pin_of(before[-1]), "published": True}, f"{ceremony.said(answer)}\n{text}")
 
 

@@ -13,7 +13,7 @@ import typer
 
 from edgeops.manager.files import alone, write_whole
 from edgeops.wire import canonical, envelope
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Bundle
 from edgeops.wire.root import Root
@@ -22,6 +22,7 @@ from edgeops.wire.rotation import read_root, wanting
 from .. import context, show
 from ..client import Client
 from ..frame import Run
+from ..session import ready
 from .place import Place, find_folder, open_place
 from .signers import NOTATION, open_signers
 
@@ -31,6 +32,7 @@ Folder = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where the document goes while signatures are wanting.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The document, half-signed or whole.")]
+UNKNOWN = "what the current root wants is not known here"
 ROLE_OF = {"root": "root", "site": "site", "floor": "release"}
 
 
@@ -86,6 +88,33 @@ def lacks(kind: str, data: bytes, root: Root) -> int:
     return wanting(envelope.signers_of(data, kind), roots, ROLE_OF[kind])
 
 
+def before(here: Ground, kind: str, data: bytes) -> Root | None:
+    """The root whose keys must sign: for a root the one before it, None where that is not known here."""
+    if kind != "root":
+        return here.root if here.roots else None
+    version = read_root(data).version - 1
+    return next((root for root in map(read_root, here.roots) if root.version == version), None)
+
+
+def wants_of(kind: str, data: bytes, old: Root | None) -> list[dict[str, Any]]:
+    """What a document still wants: how many signatures, by which keys, of which root; a new root is asked as well as the old."""
+    asked = [(f"old {kind}" if kind == "root" else "root", old)] if old else []
+    if kind == "root" and (made := read_root(data)).version > 1:
+        asked.append(("new root", made))
+    signed, role = envelope.signers_of(data, kind), ROLE_OF[kind]
+    found = [
+        {"root": name, "count": wanting(signed, (root,), role), "keys": [one for one in root.roles[role].keys if one not in signed]}
+        for name, root in asked
+    ]
+    return [one for one in found if one["count"]]
+
+
+def wanted(wants: Sequence[dict[str, Any]]) -> str:
+    """The same in words: "wanting: 1 of 5ed84979… (old root), 1 of …"."""
+    each = (f"{one['count']} of {', '.join(f'{key[:8]}…' for key in one['keys'])} ({one['root']})" for one in wants)
+    return f"wanting: {', '.join(each)}"
+
+
 def read_half(file: Path, kind: str) -> bytes:
     """A document from its file; raises Misuse("no-file"), Rejected."""
     try:
@@ -100,38 +129,70 @@ def hand_on(run: Run, here: Ground, kind: str, data: bytes, out: Path | None) ->
     """Publish a document that has all signatures, unless it is to go to a file; else write it for the next holder. The answer if
     it was published.
     """
-    wants = lacks(kind, data, here.root)
-    if out is None and not wants:
+    if out is None and not lacks(kind, data, here.root):
         return publish(run, here.place, kind, data)
     file = out or Path(f"{kind}.half-signed.json")
     write_whole(file, data)
-    tell(run, kind, file, data, wants)
+    tell(run, kind, file, data, before(here, kind, data))
     return None
 
 
 def sign_file(run: Run, kind: str, file: Path, keys: Sequence[str], folder: Path | None, passphrase_file: Path | None) -> None:
     """Add signatures to a document in a file and say what it still wants."""
     data = read_half(file, kind)
-    try:
-        here = ground(run, folder)
-    except Misuse:  # a holder's own machine, offline: what the old root wants is not known here
-        here = Ground((data,) if kind == "root" else (), b"", None, None)
+    here = known(run, folder)
     if not here.roots and not keys:
         raise Misuse("no-keys", f"no key is at hand; give --key ({NOTATION})")
     signers = open_signers(keys, passphrase_file) if keys else signers_for(here, ROLE_OF[kind], (), passphrase_file)
     signed = envelope.countersign(data, kind, signers)
     write_whole(file, signed)
-    tell(run, kind, file, signed, lacks(kind, signed, here.root) if here.roots else None)
+    tell(run, kind, file, signed, before(here, kind, signed))
 
 
-def tell(run: Run, kind: str, file: Path, data: bytes, wants: int | None) -> None:
-    """Say who has signed and what comes next."""
-    signed = sorted(envelope.signers_of(data, kind))
+def known(run: Run, folder: Path | None) -> Ground:
+    """What is current, as far as it is known here: nothing on a holder's own machine, offline."""
+    try:
+        return ground(run, folder)
+    except (Misuse, Unreachable):
+        return Ground((), b"", None, None)
+
+
+def tell(run: Run, kind: str, file: Path, data: bytes, old: Root | None) -> None:
+    """Say who has signed, whose signatures are wanting, and what comes next."""
+    signed, wants = sorted(envelope.signers_of(data, kind)), wants_of(kind, data, old)
+    count = max((one["count"] for one in wants), default=0) if wants or old else None
+    left = "; ".join(([wanted(wants)] if wants else []) + ([] if old else [UNKNOWN])) or "every signature it needs"
+    said = f"{file}: signed by {', '.join(signed) or 'nobody'}; {left}\nnext:  {after(kind, file, wants)}"
+    report = {"file": str(file), "kind": kind, "signed_by": signed, "wanting": count, "wanting_of": wants, "published": False}
+    run.emit(report, said)
+
+
+def after(kind: str, file: Path, wants: Sequence[dict[str, Any]]) -> str:
+    """The next command for a document in a file."""
     name = shlex.quote(str(file))
-    after = f"edgeops {kind} publish {name}" if not wants else f"edgeops {kind} sign {name} --key KEY"
-    left = "every signature it needs, as far as can be told here" if not wants else f"{wants} more signatures wanting"
-    said = f"{file}: signed by {', '.join(signed) or 'nobody'}; {left}\nnext:  {after}"
-    run.emit({"file": str(file), "kind": kind, "signed_by": signed, "wanting": wants, "published": False}, said)
+    return f"edgeops {kind} sign {name} --key KEY" if wants else f"edgeops {kind} publish {name}"
+
+
+def publish_file(run: Run, folder: Path | None, kind: str, file: Path) -> tuple[Ground, bytes, dict[str, Any]]:
+    """Publish a document from its file; raises Rejected("threshold") that says whose signatures are wanting and what to do."""
+    here, data = ground(run, folder), read_half(file, kind)
+    wants = wants_of(kind, data, before(here, kind, data))
+    if wants:
+        raise Rejected("threshold", f"{file}: {wanted(wants)}; next: {after(kind, file, wants)}")
+    return here, data, publish(run, here.place, kind, data)
+
+
+def have(run: Run, here: Ground, kind: str) -> str:
+    """How many devices have the current document, as the running manager counts."""
+    try:
+        client = client_of(run, here.place) if here.place else run.client()
+        try:
+            counted = client.get("/documents")
+        finally:
+            client.close()
+    except EdgeopsError as error:
+        return f"unknown: {error.message}"
+    return f"{counted['have'][kind]} of {counted['devices']} devices"
 
 
 def publish(run: Run, place: Place | None, kind: str, sealed: bytes) -> dict[str, Any]:
@@ -165,10 +226,20 @@ def _publish_here(place: Place, kind: str, sealed: bytes) -> dict[str, Any]:
 
 
 def client_of(run: Run, place: Place) -> Client:
-    """A client of the manager that runs in this folder: by the context that was made with it, else by the chosen one."""
-    contexts, ca = context.load(), place.layout.certificate("ca")
-    mine = next((one for one in contexts.known.values() if Path(one.ca) == ca), None)
-    return Client(contexts.pick(run.context) if run.context or mine is None else mine)
+    """A client of the manager that runs in this folder: by the context asked for, the current one if it is this manager's, else
+    the one that `init` made with it (an admin's).
+    """
+    contexts, ca = context.load(), place.layout.certificate("ca").read_bytes()
+    ours = {one.name: one for one in contexts.known.values() if _reads(Path(one.ca)) == ca}
+    mine = ours.get(contexts.current) or ours.get(place.settings.fleet) or next(iter(ours.values()), None)
+    return Client(ready(contexts.pick(run.context) if run.context or mine is None else mine))
+
+
+def _reads(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def said(answer: dict[str, Any]) -> str:

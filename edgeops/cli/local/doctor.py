@@ -4,21 +4,21 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
 from cryptography import x509
 
 from edgeops.broker.mosquitto import find_mosquitto
 from edgeops.broker.reach import claim_port
 from edgeops.manager.layout import Layout
 from edgeops.wire.errors import EdgeopsError
+from edgeops.wire.rotation import read_root
 
 from .. import context, show
 from ..client import Client
 from ..frame import Run
-from .place import Place, open_place
+from .key import unnamed
+from .place import Dir, Place, must_find
 
 EARLIEST = 1_735_689_600  # 2025-01-01: a clock before it was never set
 DAY_S = 86_400
@@ -35,12 +35,12 @@ class Finding:
     detail: str
 
 
-def doctor(run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="The manager's folder.")] = Path()) -> int:
+def doctor(run: Run, folder: Dir = None) -> int:
     """Check a manager's folder and machine: files, permissions, keys, certificates, broker, ports, clock. Exit 1 when one fails.
 
     Example: edgeops doctor ./berlin
     """
-    place = open_place(folder)
+    place = must_find(folder, run.context)
     found = list(examine(place, int(time.time())))
     rows = [(item.check, item.level, item.detail) for item in found]
     run.emit({"findings": [asdict(item) for item in found]}, lambda: show.print_table(("check", "", "detail"), rows))
@@ -52,6 +52,7 @@ def examine(place: Place, now: int) -> Iterator[Finding]:
     yield from _files(place.layout)
     yield from _private(place.layout)
     yield from _signing(place, now)
+    yield from _endpoints(place)
     yield from _certificates(place.layout, now)
     yield _broker(place)
     yield from _ports(place)
@@ -81,12 +82,7 @@ def _signing(place: Place, now: int) -> Iterator[Finding]:
     """Documents that devices believe, the online key, offline keys that are near, roles that one stolen key is enough for."""
     from edgeops.manager.papers import read_papers
 
-    near = [role for role in OFFLINE if place.layout.keys(role)]
-    if near:
-        text = f"{', '.join(near)} key beside the manager: whoever takes this machine can sign; move them elsewhere"
-        yield Finding("offline keys", "warn", text)
-    else:
-        yield Finding("offline keys", "ok", "only the online key is here")
+    yield from _key_files(place.layout)
     try:
         papers = read_papers(place.layout, place.settings, now)
     except EdgeopsError as error:
@@ -103,6 +99,36 @@ def _signing(place: Place, now: int) -> Iterator[Finding]:
         yield Finding("documents", "fail", f"a key that the root no longer names has signed the {kind}; sign it anew with {how}")
     if not papers.stale:
         yield Finding("documents", "ok", f"root {papers.root.version}, site {papers.trust.site_version}, epoch {papers.root.epoch}")
+
+
+def _key_files(layout: Layout) -> Iterator[Finding]:
+    """Keys in use that are near, and files of keys that are in use no more."""
+    try:
+        idle = unnamed(layout, read_root(layout.newest("root").read_bytes()))
+    except EdgeopsError as error:
+        yield Finding("offline keys", "fail", error.message)
+        return
+    aside = {path for _, path in idle}
+    near = [role for role in OFFLINE if set(layout.keys(role)) - aside]
+    if near:
+        text = f"{', '.join(near)} key beside the manager: whoever takes this machine can sign; move them elsewhere"
+        yield Finding("offline keys", "warn", text)
+    else:
+        yield Finding("offline keys", "ok", "only the online key is here")
+    for name, path in idle:
+        text = f"{path}: the current root does not name its key {name[:8]}; unless a proposed root will, remove it"
+        yield Finding("idle key file", "warn", text)
+
+
+def _endpoints(place: Place) -> Iterator[Finding]:
+    """What `edgeops up` would refuse: devices sent to where nobody answers."""
+    from edgeops.manager.site import check_site
+
+    try:
+        check_site(place.settings, place.layout.newest("site").read_bytes())
+        yield Finding("site", "ok", "sends devices where edgeops.toml says")
+    except EdgeopsError as error:
+        yield Finding("site", "fail", error.message)
 
 
 def _certificates(layout: Layout, now: int) -> Iterator[Finding]:

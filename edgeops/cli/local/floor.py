@@ -57,13 +57,13 @@ def publish(run: Run, file: File, folder: Folder = None) -> None:
 
     Example: edgeops floor publish floor.half-signed.json
     """
-    here = ceremony.ground(run, folder)
-    ceremony.emit(run, ceremony.publish(run, here.place, "floor", ceremony.read_half(file, "floor")))
+    _, _, answer = ceremony.publish_file(run, folder, "floor", file)
+    ceremony.emit(run, answer)
 
 
 @command(app, "show")
 def show_(run: Run, folder: Folder = None) -> None:
-    """Show the floors as they are.
+    """Show the floors as they are, who signed them, and how many devices have them (as the running manager counts).
 
     Example: edgeops floor show
     """
@@ -73,4 +73,12 @@ def show_(run: Run, folder: Folder = None) -> None:
     floor = read_floor(here.floor)
     signed = sorted(envelope.signers_of(here.floor, "floor")) if here.floor else []
     data = {"version": floor.version, "floors": dict(floor.floors), "signed_by": signed}
-    run.emit(data, lambda: show.print_table(("model", "least version"), sorted(floor.floors.items()), "no floor yet"))
+    if here.floor:
+        data["have"] = ceremony.have(run, here, "floor")
+
+    def draw() -> None:
+        show.print_table(("model", "least version"), sorted(floor.floors.items()), "no floor yet")
+        if here.floor:
+            print(show.safe(f"floor {floor.version}: {data['have']} have it"))
+
+    run.emit(data, draw)

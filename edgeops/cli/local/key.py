@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from edgeops.manager.files import write_whole
 from edgeops.manager.layout import Layout
 from edgeops.wire import envelope
-from edgeops.wire.errors import Misuse
+from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import Signer, is_encrypted, key_id, private_pem, public_from_text, public_pem, signer_from_pem
 from edgeops.wire.root import ROLES, Root
 from edgeops.wire.rotation import Change, next_root, read_root
@@ -22,7 +22,7 @@ from .. import show
 from ..frame import Run, command
 from . import ceremony, site
 from .ceremony import Folder, Ground, Keys
-from .place import Place, open_place
+from .place import Dir, Place, must_find
 from .signers import PassphraseFile, ask_new_passphrase
 
 app = typer.Typer(help="Look at and make signing keys.", no_args_is_help=True)
@@ -54,12 +54,12 @@ def new(
 
 
 @command(app, "list")
-def list_(run: Run, folder: Annotated[Path, typer.Argument(metavar="DIR", help="The manager's folder.")] = Path()) -> None:
+def list_(run: Run, folder: Dir = None) -> None:
     """List the keys that the current root names and the key files in a manager's folder. Private parts are never shown.
 
     Example: edgeops key list ./berlin
     """
-    place = open_place(folder)
+    place = must_find(folder, run.context)
     root = read_root(place.layout.newest("root").read_bytes())
     found = [row for role in ROLES for row in _rows(place.layout, root, role)]
     rows = [(r["role"], r["id"], r["must_sign"], r["mode"], r["path"] or "not here (offline)", r["note"]) for r in found]
@@ -95,7 +95,12 @@ def rotate(
     sealed = _next(here, Change(((role, made.public),), leaving), key or [], passphrase_file, [made])
     # The key lies in the folder before any root names it, and the old one stays until the new root is there.
     write_whole(path, private_pem(private), 0o600)
-    _finish(run, here, sealed, {"id": made.id, "path": str(path)}, f"{role}: new key {made.id} in {path}")
+    try:
+        _finish(run, here, sealed, {"id": made.id, "path": str(path)}, f"{role}: new key {made.id} in {path}")
+    except (Misuse, Rejected):  # a clear no; after anything else the root may be published yet, and needs its key
+        if made.id not in _ever_named(place.layout):
+            path.unlink()
+        raise
 
 
 @command(app, "revoke")
@@ -112,7 +117,11 @@ def revoke(
 
     Example: edgeops key revoke 4f2a91c0
     """
-    here, _ = _here(run, folder)
+    here, place = _here(run, folder)
+    idle = [path for found, path in unnamed(place.layout, here.root) if name and found.startswith(name)]
+    if idle and not any(held.startswith(name) for held in here.root.keys):
+        text = f"the root does not name key {name}, so there is nothing to revoke"
+        raise Misuse("unknown-key", f"{text}; its file is {', '.join(map(str, idle))}: remove it")
     sealed = _next(here, Change(remove=(("", name),)), key or [], passphrase_file, [])
     gone = sorted(here.root.keys.keys() - read_root(sealed).keys.keys())
     _finish(run, here, sealed, {"revoked": gone}, f"revoked {', '.join(gone)}")
@@ -131,8 +140,8 @@ def _next(here: Ground, change: Change, keys: list[str], passphrase_file: Path |
     known = {*here.root.roles["root"].keys, *made.roles["root"].keys}
     signers = [one for one in [*ceremony.signers_for(here, "root", keys, passphrase_file), *new] if one.id in known]
     sealed = envelope.seal("root", made.payload(), signers)
-    if wants := ceremony.lacks("root", sealed, here.root):
-        text = f"{wants} more root keys must sign; with several holders use `edgeops root propose`, sign and publish"
+    if wants := ceremony.wants_of("root", sealed, here.root):
+        text = f"{ceremony.wanted(wants)}; give their --key, or with several holders use `edgeops root propose`, sign, publish"
         raise Misuse("threshold", text)
     return sealed
 
@@ -142,10 +151,10 @@ def _finish(run: Run, here: Ground, sealed: bytes, data: dict[str, Any], said: s
     answer = ceremony.publish(run, here.place, "root", sealed)
     for kind in answer["stale"]:
         answer = sign_anew(run, ceremony.ground(run, here.place.layout.root if here.place else None), kind) or answer
-    if here.place is not None:
-        tidy(here.place.layout)
+    gone = [str(path) for path in tidy(here.place.layout)] if here.place else []
     text = ceremony.said({**answer, "kind": "root", "version": answer["documents"]["root"]})
-    run.emit({**answer, **data, "published": True}, f"{said}\n{text}")
+    left = "".join(f"\nremoved {path}: no root names its key any more" for path in gone)
+    run.emit({**answer, **data, "removed_files": gone, "published": True}, f"{said}\n{text}{left}")
 
 
 def sign_anew(run: Run, here: Ground, kind: str) -> dict[str, Any] | None:
@@ -154,7 +163,7 @@ def sign_anew(run: Run, here: Ground, kind: str) -> dict[str, Any] | None:
 
     try:
         if kind == "site":
-            data = site.next_document(here, [], None)
+            data = site.next_document(run, here, [], None)
         else:
             floor = read_floor(here.floor)
             made = replace(floor, version=floor.version + 1)
@@ -166,20 +175,32 @@ def sign_anew(run: Run, here: Ground, kind: str) -> dict[str, Any] | None:
     return None if ceremony.lacks(kind, data, here.root) else ceremony.publish(run, here.place, kind, data)
 
 
-def tidy(layout: Layout) -> None:
-    """Throw away key files that an older root named and the current one does not; encrypted ones stay, unless FILE.pub tells."""
-    *older, current = (read_root(path.read_bytes()) for path in layout.all_of("root"))
-    once = {name for root in older for name in root.keys} - current.keys.keys()
-    for path in (path for role in ROLES for path in layout.keys(role)):
-        if _id_of(path) in once:
-            path.unlink()
+def tidy(layout: Layout) -> list[Path]:
+    """Throw away key files that an older root named and the current one does not, and tell which; encrypted ones stay, unless
+    FILE.pub tells.
+    """
+    once, current = _ever_named(layout), read_root(layout.newest("root").read_bytes())
+    gone = [path for name, path in unnamed(layout, current) if name in once]
+    for path in gone:
+        path.unlink()
+    return gone
+
+
+def unnamed(layout: Layout, root: Root) -> list[tuple[str, Path]]:
+    """The key files, with their keys' ids, that lie here but not in `root`; of encrypted ones only FILE.pub tells."""
+    found = [(id_of(path), path) for role in ROLES for path in layout.keys(role)]
+    return [(name, path) for name, path in found if name and name not in root.keys]
+
+
+def _ever_named(layout: Layout) -> set[str]:
+    return {name for path in layout.all_of("root") for name in read_root(path.read_bytes()).keys}
 
 
 def _rows(layout: Layout, root: Root, role: str) -> list[dict[str, Any]]:
-    files = {_id_of(path) or str(path): path for path in layout.keys(role)}
+    files = {id_of(path) or str(path): path for path in layout.keys(role)}
     named = root.roles[role]
     rows = [_row(role, name, files.pop(name, None), f"{named.threshold} of {len(named.keys)}", "") for name in named.keys]
-    return rows + [_row(role, _id_of(path), path, "", "encrypted" if _id_of(path) is None else "not in the root")
+    return rows + [_row(role, id_of(path), path, "", "encrypted" if id_of(path) is None else "not in the root")
                    for path in files.values()]  # fmt: skip
 
 
@@ -188,7 +209,7 @@ def _row(role: str, name: str | None, path: Path | None, must_sign: str, note: s
     return {"role": role, "id": name, "must_sign": must_sign, "mode": mode, "path": str(path) if path else None, "note": note}
 
 
-def _id_of(path: Path) -> str | None:
+def id_of(path: Path) -> str | None:
     """The id of the key in a file; of an encrypted one only where its public half lies beside it."""
     pem, public = path.read_bytes(), path.with_name(f"{path.name}.pub")
     if not is_encrypted(pem):

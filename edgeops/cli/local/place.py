@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from edgeops.manager.layout import Layout
 from edgeops.manager.settings import Settings, load
@@ -14,6 +17,9 @@ from .. import context
 from .signers import NOTATION, open_signers
 
 RELEASE_KEY = "EDGEOPS_RELEASE_KEY"
+Dir = Annotated[
+    Path | None, typer.Argument(metavar="DIR", help="The manager's folder (default: here, else the context's).")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,11 @@ def find_folder(given: Path | None, name: str | None) -> Path | None:
         return None
     folder = Path(contexts.pick(name).ca).parent.parent
     return folder if Layout(folder).settings.exists() else None
+
+
+def must_find(given: Path | None, name: str | None) -> Place:
+    """The manager's folder as `find_folder` finds it; raises Misuse("no-manager") where there is none."""
+    return open_place(find_folder(given, name) or Path())
 
 
 def release_signers(keys: list[str], folder: Path | None, passphrase_file: Path | None = None) -> list[Signer]:

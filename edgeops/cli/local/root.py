@@ -42,7 +42,7 @@ def propose(
     data = envelope.seal("root", made.payload(), open_signers(key or [], passphrase_file))
     file = out or Path(f"root-{made.version}.json")
     write_whole(file, data)
-    ceremony.tell(run, "root", file, data, ceremony.lacks("root", data, before))
+    ceremony.tell(run, "root", file, data, before)
 
 
 @command(app, "sign")
@@ -60,8 +60,8 @@ def publish(run: Run, file: File, folder: Folder = None) -> None:
 
     Example: edgeops root publish root-2.json
     """
-    here = ceremony.ground(run, folder)
-    ceremony.emit(run, ceremony.publish(run, here.place, "root", ceremony.read_half(file, "root")))
+    _, _, answer = ceremony.publish_file(run, folder, "root", file)
+    ceremony.emit(run, answer)
 
 
 @command(app, "show")
@@ -70,21 +70,27 @@ def show_(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A proposed root (default: the current one).")] = None,
     folder: Folder = None,
 ) -> None:
-    """Show a root: its version and epoch, the keys of every role, how many must sign, who has signed.
+    """Show a root: its version and epoch, the keys of every role, how many must sign, who has signed, whose signatures are wanting;
+    of the current one, how many devices have it.
 
     Example: edgeops root show root-2.json
     """
-    data = ceremony.read_half(file, "root") if file else ceremony.ground(run, folder).roots[-1]
+    here = ceremony.known(run, folder) if file else ceremony.ground(run, folder)
+    data = ceremony.read_half(file, "root") if file else here.roots[-1]
+    old = ceremony.before(here, "root", data)
+    wants = ceremony.wants_of("root", data, old)
+    more: dict[str, Any] = {"wanting_of": wants} if file else {"have": ceremony.have(run, here, "root")}
     found, signed = read_root(data), sorted(envelope.signers_of(data, "root"))
     shown: dict[str, Any] = {"fleet": found.fleet, "version": found.version, "epoch": found.epoch, "issued": found.issued}
     roles = {name: {"threshold": role.threshold, "keys": list(role.keys)} for name, role in found.roles.items()}
     rows = [(name, f"{role.threshold} of {len(role.keys)}", ", ".join(role.keys)) for name, role in found.roles.items()]
 
     def draw() -> None:
-        show.pairs({**shown, "issued": show.when(found.issued), "signed by": signed or "nobody yet"})
+        left = {"still": ceremony.wanted(wants) if wants else "nothing wanting" if old else ceremony.UNKNOWN} if file else more
+        show.pairs({**shown, "issued": show.when(found.issued), "signed by": signed or "nobody yet", **left})
         show.print_table(("role", "must sign", "keys"), rows)
 
-    run.emit({**shown, "signed_by": signed, "roles": roles}, draw)
+    run.emit({**shown, "signed_by": signed, "roles": roles, **more}, draw)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def sign(
         ceremony.sign_file(run, "site", where, key or [], None, passphrase_file)
         return
     here = ceremony.ground(run, where)
-    data = next_document(here, key or [], passphrase_file, (tuple(mqtt or ()), tuple(https or ())))
+    data = next_document(run, here, key or [], passphrase_file, (tuple(mqtt or ()), tuple(https or ())))
     if answer := ceremony.hand_on(run, here, "site", data, out):
         _done(run, here, data, answer)
 
@@ -52,8 +52,7 @@ def publish(run: Run, file: File, folder: Folder = None) -> None:
 
     Example: edgeops site publish site.half-signed.json
     """
-    here, data = ceremony.ground(run, folder), ceremony.read_half(file, "site")
-    _done(run, here, data, ceremony.publish(run, here.place, "site", data))
+    _done(run, *ceremony.publish_file(run, folder, "site", file))
 
 
 @command(app, "show")
@@ -66,18 +65,18 @@ def show_(run: Run, folder: Folder = None) -> None:
     from edgeops.manager.site import read_site
 
     here = ceremony.ground(run, folder)
-    site, counted = read_site(here.site), run.client().get("/documents")
+    site = read_site(here.site)
     data = {
         "version": site.version, "mqtt": list(site.mqtt), "https": list(site.https), "cas": [pin_of(pem) for pem in site.cas],
         "signed_by": sorted(envelope.signers_of(here.site, "site")),
-        "have": f"{counted['have']['site']} of {counted['devices']} devices",
+        "have": ceremony.have(run, here, "site"),
     }  # fmt: skip
     run.emit(data, lambda: show.pairs(data))
 
 
 def next_document(
-    here: Ground, keys: list[str], passphrase_file: Path | None, beside: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
-    cas: tuple[str, ...] | None = None,
+    run: Run, here: Ground, keys: list[str], passphrase_file: Path | None,
+    beside: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()), cas: tuple[str, ...] | None = None,
 ) -> bytes:  # fmt: skip
     """The next site document, signed with the keys at hand; raises Misuse where the manager's folder is not."""
     from edgeops.manager.site import next_site, read_site
@@ -85,7 +84,15 @@ def next_document(
     if here.place is None:
         raise Misuse("no-manager", "a site document is made from the manager's edgeops.toml; run this in the manager's folder")
     layout, before = here.place.layout, read_site(here.site)
+    for urls, scheme in zip(beside, ("mqtts", "https"), strict=True):
+        for text in urls:
+            if "://" not in text:
+                raise Misuse("bad-url", f"{text!r} says no scheme; write {scheme}://{text}")
     made = next_site(layout, here.place.settings, before, beside, cas or before.cas, int(time.time()))
+    dropped = [url for url in (*before.mqtt, *before.https) if url not in (*made.mqtt, *made.https)]
+    if dropped:
+        text = f"warning: site document {made.version} no longer names {', '.join(dropped)}, as version {before.version} did; if"
+        run.note(f"{text} the fleet is moving there, sign again with --mqtt and --https")
     return envelope.seal("site", made.payload(), ceremony.signers_for(here, "site", keys, passphrase_file))
 
 
