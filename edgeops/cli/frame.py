@@ -103,8 +103,9 @@ def guarded(run: Run, body: Callable[[], int | None]) -> int:
     except EdgeopsError as error:
         return fail(error, as_json and not run.said, run.failure)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _tell("interrupted", "stopped by Ctrl-C", "interrupted", INTERRUPTED, as_json and not run.said, run.failure)
+        return _unanswered(run, ended=False)
+    except typer.Abort as error:
+        return _unanswered(run, ended=isinstance(error.__context__, EOFError))
     except BrokenPipeError:
         _drop_output()
         return 0
@@ -117,6 +118,15 @@ def guarded(run: Run, body: Callable[[], int | None]) -> int:
         return _tell("bug", f"{type(error).__name__}: {error}; please report it", "bug", 1, as_json and not run.said, run.failure)
     finally:
         run.close()
+
+
+def _unanswered(run: Run, ended: bool) -> int:
+    """A question nobody answered: there is no terminal, or Ctrl-C was pressed at it."""
+    if ended:
+        text = "nobody is there to answer the question above; nothing was done; add --yes, and what `--help` says goes with it"
+        return fail(Misuse("not-confirmed", text), run.json and not run.said, run.failure)
+    print("interrupted", file=sys.stderr)
+    return _tell("interrupted", "stopped by Ctrl-C", "interrupted", INTERRUPTED, run.json and not run.said, run.failure)
 
 
 def fail(error: EdgeopsError, as_json: bool, more: Mapping[str, Any] | None = None) -> int:

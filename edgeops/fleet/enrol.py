@@ -1,8 +1,8 @@
 """Enrolment: who is given credentials, when an operator must say yes first, and what ends it.
 
 A device proves itself by its one-time token, or by the identity key whose fingerprint the factory told us; a token stands for
-the fingerprint from when an operator issues it. Secrets come in as hashes and keys in hex; that the identity key itself has signed the request is checked before. All
-ways a proof can be wrong get one refusal, so that nobody learns which devices exist.
+the fingerprint from when an operator issues it. Secrets come in as hashes and keys in hex; that the identity key itself has signed
+the request is checked before. All ways a proof can be wrong get one refusal, so that nobody learns which devices exist.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def show(hub: Hub, device: str) -> dict[str, Any]:
 
 PUBLIC = (
     "id", "labels", "status", "created", "incarnation", "certificate_expires", "counter", "capabilities", "facts", "agent",
-    "last_seen", "boot", "fingerprint", "pending",
+    "last_seen", "boot", "fingerprint", "pending", "documents",
 )  # fmt: skip
 
 
@@ -74,7 +74,9 @@ def view(hub: Hub, tx: Connection, row: Row) -> dict[str, Any]:
     """
     report = rows.get(tx, reports, device=row["id"])
     reported = report["slots"] if report else {}
+    waits = row["pending"]
     return {name: row[name] for name in PUBLIC} | {
+        "pending": {**waits, "identity": sha256(bytes.fromhex(waits["identity"]))} if waits else None,
         "identity": sha256(row["identity"]) if row["identity"] else None, "approval": bool(row["approval"]),
         "presence": presence(row, hub.now()), "device_class": device_class(row),
         "token_expires": row["token_expires"] if row["token_hash"] and not row["token_spent"] else None,

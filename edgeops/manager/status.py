@@ -14,6 +14,7 @@ from .devices import view
 from .hub import Hub
 
 REFUSED = "refused_"
+OUT = ("revoked", "decommissioned")
 
 
 def selected(hub: Hub, selector: str | None) -> list[dict[str, Any]]:
@@ -39,9 +40,14 @@ def overview(hub: Hub, selector: str | None) -> dict[str, Any]:
             drifts = [telemetry.drift_of(hub, tx, item) for item in items]
             table.append(_row(device, telemetry.summary(sketches), drifts))
     return {
-        "devices": table, "presence": dict(Counter(row["presence"] for row in table)), "rollouts": dict(rolling),
+        "devices": table, "presence": dict(Counter(_counted(row) for row in table)), "rollouts": dict(rolling),
         "drifting": sum(row["drift"]["alarm"] is True for row in table), "clones": sum(row["status"] == "clone" for row in table),
     }  # fmt: skip
+
+
+def _counted(row: Mapping[str, Any]) -> str:
+    """As what a device counts in the sums: one that is out is out, whatever it was heard to say lately."""
+    return str(row["status"] if row["status"] in OUT else row["presence"])
 
 
 def _row(device: Mapping[str, Any], summary: Mapping[str, Any], drifts: list[dict[str, Any]]) -> dict[str, Any]:

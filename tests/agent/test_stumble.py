@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from edgeops.wire import topics
 from edgeops_agent.core.slot import Build, Done, Restarted, Run, Slot, Target, Tick
 from edgeops_agent.shell import builds
 from edgeops_agent.shell.clock import tick
@@ -121,3 +122,10 @@ def test_no_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(OverflowError):
             runner._start(BUILD)
     assert psutil.Process().children() == before
+
+
+def test_a_retained_order_that_was_taken_away_is_no_refused_message(agent: Supervisor) -> None:
+    """Zero bytes on `dn/desired` are how a broker says that nothing is retained any more; elsewhere they are nonsense."""
+    for noun, refused in (("desired", 0), ("doc", 1)):
+        agent._message(topics.down(agent.record.trust.device, noun), b"")
+        assert agent.record.counters.get("refused_message", 0) == refused

@@ -51,6 +51,24 @@ def test_a_person_sees_the_plan_and_is_asked(answers, edgeops, monkeypatch: pyte
     assert (ran.code, len(approved(answers)), "[not-confirmed]" in ran.err) == (2, 1, True)
 
 
+def test_who_is_meant_is_named(answers, edgeops):
+    """The devices wave by wave, twenty of them and how many more; no line is wider than a terminal may be."""
+    names = [f"device-{number:03}" for number in range(50)]
+    policy = {f"some_longer_limit_{number}": number for number in range(12)}
+    plan = PLAN | {"devices": {"count": 50, "sha256": sha256(canonical.encode(names))}, "policy": policy}
+    shown = rollout(plan=plan, digest=sha256(canonical.encode(plan)))
+    shown |= {"devices": [{"device": name, "wave": 1 + (number > 4)} for number, name in enumerate(names)]}
+    shown |= {"policy": policy, "trial": {}}
+    answers.answers["GET", "/rollouts/r-1"] = shown
+    said = edgeops("rollout", "approve", "r-1").out
+    assert all(name in said for name in names[:20]) and names[20] not in said and "… and 30 more" in said
+    assert said.index("wave 1") < said.index("device-000") < said.index("wave 2") < said.index("device-005")
+    assert said.index("digits:2") < said.index("variant") < said.index("waves") < said.index("policy")
+    lines = [*said.splitlines(), *edgeops("rollout", "show", "r-1").out.splitlines()]
+    assert max(map(len, lines)) <= 120 and sum("some_longer_limit_0" in line for line in lines) == 2
+    assert sha256(canonical.encode(names)) not in said
+
+
 def test_a_script_names_the_plan(answers, edgeops):
     """Without being asked, with --json too, --digest is a must, and must be the plan's."""
     for words in (("--yes",), ("--json",)):

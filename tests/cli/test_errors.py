@@ -1,5 +1,6 @@
 """Every failure is one clear line with a stable reason, its own exit code, and never a traceback."""
 
+import io
 import os
 import signal
 import socket
@@ -164,6 +165,15 @@ def test_ctrl_c_is_quiet(straw, tmp_path: Path):
     assert len(seen) >= 2
     assert child.returncode == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("words", [("device", "revoke", "pi-1"), ("time", "accept")])
+def test_a_question_to_nobody(straw, edgeops, monkeypatch, words):
+    """Without a terminal a question ends with code 2 and says what to add; nothing is sent, nothing looks like a bug."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    ran = edgeops(*words)
+    assert (ran.code, straw.asked) == (2, [])
+    assert "add --yes" in ran.err and "[not-confirmed]" in ran.err and "Traceback" not in ran.err
 
 
 @pytest.mark.parametrize("name", ["", "..", "../releases", "a/b", "pi?x=1", "pi#", "%2e%2e", "ü", "x" * 65])

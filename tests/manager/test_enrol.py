@@ -173,6 +173,7 @@ def test_an_approval_comes_between_token_and_certificate(hub: Hub, clock: Clock)
     assert enrol.redeem(hub, ask)["status"] == "pending"
     assert refusal(lambda: enrol.redeem(hub, FakeDevice("pi-1").enrolment(token.secret))) == "token-refused"
     waiting = {"id": "pi-1", "kind": "enrol", "fingerprint": factory(device), "since": NOW, "labels": {}}
+    assert devices.show(hub, "pi-1")["pending"]["identity"] == factory(device)  # never the key itself
     assert register.pending(hub) == [waiting]
     clock.now = token.expires + DAY_S
     assert register.decide(hub, "me", "granted", seen(hub, "pi-1")) == [waiting]

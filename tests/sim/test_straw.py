@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeops.parcel.stream import cut
+from edgeops.wire import topics
 from edgeops.wire.errors import Rejected, Unfit
 from edgeops.wire.keys import sha256
 from edgeops.wire.messages import Presence, open_report
@@ -46,6 +47,15 @@ def test_a_trial_fails_as_the_port_says(world: World) -> None:
     (row,) = [row for row in world.fleet.show(rollout)["devices"] if row["verdict"]]
     assert (row["device"], row["verdict"], row["reason"]) == (ran.pop(), "rolled-back", "error-rate")
     assert bad not in {build.release for made in world.straws.values() for build in made.running.values()}
+
+
+def test_a_retained_order_that_was_taken_away_is_no_refused_message(world: World) -> None:
+    """Zero bytes on `dn/desired` are how a broker says that nothing is retained any more."""
+    name, made = next(iter(world.straws.items()))
+    before = made.record
+    for noun, refused in (("desired", 0), ("doc", 1)):
+        made.take(topics.down(name, noun), b"")
+        assert made.record.counters.get("refused_message", 0) - before.counters.get("refused_message", 0) == refused
 
 
 def test_a_trial_passes_as_the_port_says(world: World) -> None:

@@ -32,7 +32,7 @@ from ..core.record import Record
 from . import https
 from .credentials import pair_of
 from .disk import StateFolder, write_whole
-from .identity import Paths, own_signer
+from .identity import Paths, load_signer, own_signer
 from .reach import Way
 
 TIMEOUT_S = 20
@@ -75,15 +75,28 @@ def enroll(text: str, state: Path, wait: Wait = impatient) -> Trust:
     folder = open_folder(state)
     try:
         if folder.is_enrolled():
-            raise Misuse("already-enrolled", f"{state} already holds an enrolled device; use another --state folder or delete it")
+            raise Misuse("already-enrolled", _again(state))
         folder.prepare()
         return _redeem(token, folder, Paths(state), wait)
     finally:
         folder.release()
 
 
+def _again(state: Path) -> str:
+    """How a device that is enrolled, was revoked perhaps, is enrolled anew and keeps its key: nothing is deleted."""
+    moved = f"`mv {state} {state}.old && install -d -m 700 {state} && cp -p {state}.old/{Paths(state).identity.name} {state}/`"
+    text = f"{state} already holds an enrolled device. To enrol it anew with the same identity key, stop the agent, then {moved}"
+    return f"{text}, and enrol again; for another device choose another --state folder"
+
+
 def make_identity(state: Path) -> str:
-    """The fingerprint of this device's identity key, which is made if there is none, as at the factory."""
+    """The fingerprint of this device's identity key, which is made if there is none, as at the factory.
+
+    A key that is there is read whatever agent uses the folder: it never changes.
+    """
+    _no_manager(state)
+    if Paths(state).identity.exists():
+        return sha256(load_signer(Paths(state)).public)
     folder = open_folder(state)
     try:
         return sha256(own_signer(Paths(state)).public)
@@ -93,12 +106,16 @@ def make_identity(state: Path) -> str:
 
 def open_folder(state: Path) -> StateFolder:
     """Claim a folder to be an agent's; raises Misuse("state-folder" | "agent-running")."""
-    if (state / MANAGERS).exists():
-        raise Misuse("state-folder", f"{state} holds a manager ({MANAGERS}); choose another --state folder")
+    _no_manager(state)
     folder = StateFolder(state)
     folder.create()
     folder.claim()
     return folder
+
+
+def _no_manager(state: Path) -> None:
+    if (state / MANAGERS).exists():
+        raise Misuse("state-folder", f"{state} holds a manager ({MANAGERS}); choose another --state folder")
 
 
 def _redeem(token: Token, folder: StateFolder, paths: Paths, wait: Wait) -> Trust:
@@ -191,5 +208,6 @@ def _pinned_ca(url: str, pin: str) -> bytes:
     except ValueError:
         ca = None
     if ca is None or sha256(ca.public_bytes(Encoding.DER)) != pin:
-        raise Rejected("ca-pin", f"{url} presents another CA than the token names; do not trust this network")
+        text = f"{url} presents another CA than the token names: do not trust this network, or the manager's CA was replaced"
+        raise Rejected("ca-pin", f"{text}: ask for a new line")
     return ca.public_bytes(Encoding.PEM)

@@ -223,6 +223,8 @@ class Straw:
 
     def _take(self, topic: str, data: bytes) -> None:
         parsed = topics.parse(topic)
+        if not data and not isinstance(parsed, FrameTopic) and parsed.noun == "desired":
+            return  # how a broker says that the retained order was taken away
         if isinstance(parsed, FrameTopic):
             self._frame(parsed.stream, parsed.frame, data)
         elif parsed.noun == "blk":

@@ -34,7 +34,9 @@ def show_(run: Run, device: DeviceId) -> None:
     Example: edgeops device show pi-01
     """
     data = run.client().get(at("devices", device))
-    run.emit(data, lambda: show.pairs(data, TIMES))
+    waits = data.get("pending")
+    shown = data | ({"pending": waits | {"since": show.when(waits.get("since"))}} if waits else {})
+    run.emit(data, lambda: show.pairs(shown, TIMES))
 
 
 def label_(

@@ -1,5 +1,6 @@
 """The plan of a proposed rollout, as the one who is to agree to it sees it: checked against its digest here, not only there."""
 
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,6 +11,12 @@ from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import sha256
 
 from .. import show
+
+FIRST, WIDTH = 20, 100
+TOLD = {
+    "rollout", "release", "model", "version", "variant", "slot", "selector", "devices", "waves", "policy", "trial", "proposed_by",
+    "needed", "expires",
+}  # fmt: skip
 
 
 def checked_plan(rollout: dict[str, Any]) -> dict[str, Any]:
@@ -27,12 +34,35 @@ def checked_plan(rollout: dict[str, Any]) -> dict[str, Any]:
 
 
 def draw_plan(approval: dict[str, Any]) -> RenderableType:
-    """The plan, its digest and who has agreed."""
+    """The plan in the order one judges it, its digest and who has agreed. A field we do not know is shown all the same."""
     plan = approval["plan"]
-    rows = [(name, show.when(value) if name == "expires" else value) for name, value in sorted(plan.items())]
+    rows: dict[str, object] = {
+        "release": f"{plan.get('model')}:{plan.get('version')} (release {plan.get('release')})",
+        "variant": plan.get("variant") or "the best each device can run",
+        "to": f"{plan.get('selector')}: {plan.get('devices', {}).get('count')} devices, slot {plan.get('slot')}",
+        "waves": plan.get("waves"), "policy": plan.get("policy"), "trial": plan.get("trial"),
+        "proposed by": f"{plan.get('proposed_by')}, expires {show.when(plan.get('expires'))}",
+    }  # fmt: skip
+    rows |= {name: value for name, value in sorted(plan.items()) if name not in TOLD and value}
     given = ", ".join(f"{one['who']} ({show.when(one['at'])})" for one in approval["given"])
     said = Text(f"plan {approval['digest']}\nagreed to by {show.safe(given)}: {len(approval['given'])} of {approval['needed']}")
-    return Group(show.table(("plan", "is"), rows), said)
+    return Group(show.table(("plan", "is"), ((name, _folded(value)) for name, value in rows.items())), said)
+
+
+def draw_devices(rollout: dict[str, Any]) -> RenderableType:
+    """Who is meant, wave by wave: the first ones by name."""
+    found = rollout.get("devices") or []
+    waves: dict[object, list[object]] = {}
+    for one in found[:FIRST]:
+        waves.setdefault(one.get("wave"), []).append(one.get("device"))
+    rest = len(found) - FIRST
+    told = [(f"wave {wave}", _folded(names)) for wave, names in waves.items()]
+    more = [Text(f"… and {rest} more; `edgeops rollout show {rollout.get('id')} --json` names all")] if rest > 0 else []
+    return Group(show.table(("devices", "are"), told), *more)
+
+
+def _folded(value: object) -> Text | None:
+    return Text("\n".join(wrap(show.plain(value), WIDTH))) if value else None
 
 
 def told(rollout: dict[str, Any]) -> str:

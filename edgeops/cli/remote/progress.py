@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .. import show
-from .plan import draw_plan
+from .plan import WIDTH, draw_plan
 
 TERMINAL = ("finished", "halted", "aborted")
 COUNTS = ("started", "committed", "unproven", "rolled_back", "failed", "unfit", "silent", "unknown")
@@ -103,7 +104,7 @@ def _details(rollout: dict[str, Any]) -> list[RenderableType]:
         parts.append(show.table(names, ([device.get(name) for name in names] for device in devices)))
     for stream in rollout.get("delivery") or []:
         parts.append(Text("delivery: " + show.plain(stream), style="dim"))
-    for name in ("policy", "trial"):
+    for name in () if rollout.get("approval") else ("policy", "trial"):
         if rollout.get(name):
-            parts.append(Text(f"{name}: " + show.plain(rollout[name]), style="dim"))
+            parts.append(Text("\n  ".join(wrap(f"{name}: {show.plain(rollout[name])}", WIDTH)), style="dim"))
     return parts

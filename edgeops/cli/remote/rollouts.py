@@ -11,7 +11,7 @@ from .. import show
 from ..client import Client, at, items
 from ..frame import Run, command
 from .options import chosen, start_options
-from .plan import checked_plan, draw_plan, told
+from .plan import checked_plan, draw_devices, draw_plan, told
 from .progress import draw, line, picture, reasons, terminal
 from .releases import split_name
 
@@ -99,11 +99,13 @@ def approve(
     """
     if (yes or run.json) and not digest:
         raise Misuse("digest-missing", "without being asked you must say which plan you agree to: --digest HEX")
-    found = checked_plan(run.client().get(at("rollouts", rollout)))
+    data = run.client().get(at("rollouts", rollout))
+    found = checked_plan(data)
     if digest not in (None, found["digest"]):
         raise Misuse("plan-mismatch", f"rollout {rollout} has plan {found['digest']}, not {digest}; look at it again")
     if not yes and not run.json:
         show.render(draw_plan(found))
+        show.render(draw_devices(data))
         if not typer.confirm(f"Do you agree to rollout {rollout}?", err=True):
             raise Misuse("not-confirmed", f"rollout {rollout} was not approved; confirm, or pass --yes --digest {found['digest']}")
     data = run.client().post(at("rollouts", rollout, "approve"), {"digest": found["digest"]})
