@@ -11,7 +11,7 @@ from edgeops.fleet.enrol import Enrolment
 from edgeops.fleet.selector import parse_selector
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
-from edgeops.store.tables import devices
+from edgeops.store.tables import devices, reports
 from edgeops.wire.errors import Misuse
 
 from .devices import blank, check_new, must_get, view
@@ -65,6 +65,7 @@ def _make_room(hub: Hub, tx: Connection, device: str, wanted: Wanted) -> int:
         raise Misuse("device-decommissioned", f"there was a device {device!r}, which was decommissioned; {again}")
     clean = dict.fromkeys(("boot", "boots", "born", "documents", "last_seen", "presence_at", "silenced_at"))
     rows.change(tx, devices, {"id": device}, **{**fresh, **clean, "incarnation": row["incarnation"]})
+    rows.drop(tx, reports, device=device)  # what the old machine ran is not what the new one runs
     return int(row["incarnation"])
 
 

@@ -112,6 +112,21 @@ def test_register_from_csv(straw, edgeops, tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_an_id_that_exists_names_its_line_or_is_skipped(straw, edgeops, tmp_path: Path):
+    """What was registered before it stays and is shown; with --skip-existing it is left alone and the rest goes on."""
+    exists = (409, {"title": "no", "detail": "there is one", "reason": "device-exists", "status": 409})
+    straw.answers["POST", "/devices"] = lambda _, body: (
+        exists if body["id"] == "pi-02" else {"device": body, "token": "edgeops1." + body["id"]}
+    )
+    (tmp_path / "devices.csv").write_text("id\npi-01\npi-02\npi-03\n")
+    words = ("device", "register", "--from", str(tmp_path / "devices.csv"))
+    ran = edgeops(*words)
+    assert ran.code == 2 and "devices.csv, line 3: there is one" in ran.err and "add --skip-existing" in ran.err
+    assert "edgeops1.pi-01" in ran.out and "pi-03" not in ran.out
+    ran = edgeops(*words, "--skip-existing", "--json")
+    assert ([one["id"] for one in ran.json["devices"]], ran.json["skipped"]) == (["pi-01", "pi-03"], ["pi-02"])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -78,6 +78,25 @@ def test_a_document_past_half_its_life_is_renewed_at_birth(fleet: Fleet, clock: 
     assert second.counter == first.counter + 1 and second.expires == clock.now + 30 * 86_400
 
 
+def test_who_is_out_does_not_count_as_online(fleet: Fleet) -> None:
+    """A device that spoke a moment ago and was revoked since is counted as revoked."""
+    fleet.births()
+    sums = status.overview(fleet.hub, None)["presence"]
+    enrol.revoke(fleet.hub, "me", "a")
+    assert status.overview(fleet.hub, "id=a")["presence"] == {"revoked": 1} and "revoked" not in sums
+
+
+def test_a_reissued_id_forgets_what_the_old_machine_ran(fleet: Fleet) -> None:
+    """Another machine under the id of a decommissioned one runs nothing until it says so."""
+    fleet.births()
+    fleet.up("a", "state", fleet.devices["a"].state({"main": SlotReport("idle")}))
+    assert devices.show(fleet.hub, "a")["reported"]
+    enrol.decommission(fleet.hub, "me", "a")
+    register.register(fleet.hub, "me", "a", register.Wanted({}, reissue=True))
+    shown = devices.show(fleet.hub, "a")
+    assert (shown["reported"], shown["slots"], shown["reported_at"], shown["counters"]) == ({}, {}, None, {})
+
+
 def test_only_the_devices_own_key_is_believed(fleet: Fleet) -> None:
     """A report sealed with another key changes nothing and is counted."""
     stranger = FakeDevice("a")

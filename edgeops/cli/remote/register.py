@@ -34,6 +34,7 @@ def register(
         metavar="HEX", help="SHA-256 of its identity key, from `edgeops-agent identity`: it then needs no secret."
     )] = "",
     reissue: Annotated[bool, typer.Option("--reissue", help="Use the id of a decommissioned device again.")] = False,
+    skip: Annotated[bool, typer.Option("--skip-existing", help="With --from: leave devices that exist as they are.")] = False,
     qr: Qr = False,
 ) -> None:  # fmt: skip
     """Register a device and print the line to paste on it (its one-time token is shown only here).
@@ -43,24 +44,49 @@ def register(
     if (device is None) == (source is None) or (source is not None and (fingerprint or qr)):
         raise Misuse("device-or-file", "name one device ID, or give --from devices.csv, whose column `fingerprint` names keys")
     common = labels(label or [])
-    rows = [(device, fingerprint, common)] if device is not None else [
-        (name, key, common | own) for name, key, own in read_csv(source or Path())
-    ]  # fmt: skip
+    more = {"ttl_s": ttl, "approval": approval, "reissue": reissue}
+    if source is not None:
+        _register_all(run, source, common, more, skip)
+        return
+    answer = run.client().post("/devices", {"id": device, "labels": common, "fingerprint": fingerprint, **more})
+    done = _made(str(device), common, answer)
+    why = "its key lets it in" if fingerprint else "it works once"
+    run.emit(done, lambda: _show_line(run, done["line"], f"Paste this on {device} ({why}):", qr))
+
+
+def _register_all(run: Run, source: Path, common: dict[str, str], more: dict[str, Any], skip: bool) -> None:
+    """Row by row: what was registered stays, whatever comes after it. Raises Misuse with the line that was refused."""
+    rows = read_csv(source)
     # Tokens are shown once: those made before something went wrong must not be lost.
     done: list[dict[str, Any]] = []
-    run.failure = {"devices": done} if source else {}
-    for number, (name, key, own) in enumerate(rows, 1):
-        wanted = {"id": name, "labels": own, "ttl_s": ttl, "approval": approval, "fingerprint": key, "reissue": reissue}
-        answer = run.client().post("/devices", wanted)
-        done.append({"id": name, "labels": own, "token": answer["token"], "line": enrol_line(answer["token"])} | _extra(answer))
-        if source and not run.json:
+    skipped: list[str] = []
+    run.failure = {"devices": done}
+    for number, (line, name, key, own) in enumerate(rows, 1):
+        wanted = {"id": name, "labels": common | own, "fingerprint": key, **more}
+        try:
+            answer = run.client().post("/devices", wanted)
+        except Misuse as error:
+            if error.reason != "device-exists" or not skip:
+                raise _stopped(source, line, len(done), error) from None
+            skipped.append(name)
+            run.note(f"{number}/{len(rows)} {name} exists already: skipped")
+            continue
+        done.append(_made(name, common | own, answer))
+        if not run.json:
             print(f"{name}\t{done[-1]['line']}", flush=True)
             run.note(f"{number}/{len(rows)} registered")
-    if source:
-        run.emit({"devices": done}, lambda: None)
-    else:
-        why = "its key lets it in" if fingerprint else "it works once"
-        run.emit(done[0], lambda: _show_line(run, done[0]["line"], f"Paste this on {device} ({why}):", qr))
+    run.emit({"devices": done, "skipped": skipped}, lambda: None)
+
+
+def _stopped(source: Path, line: int, made: int, error: Misuse) -> Misuse:
+    on = "; to leave it as it is and go on add --skip-existing" if error.reason == "device-exists" else ""
+    stay = f"; the {made} registered before it stay, so give the file again with --skip-existing" if made and not on else ""
+    return Misuse(error.reason, f"{source}, line {line}: {error.message}{on}{stay}")
+
+
+def _made(name: str, own: dict[str, str], answer: dict[str, Any]) -> dict[str, Any]:
+    made = {"id": name, "labels": own, "token": answer["token"], "line": enrol_line(answer["token"])}
+    return made | ({"expires": answer["expires"]} if answer.get("expires") else {})
 
 
 @command(app, "token")
@@ -101,8 +127,8 @@ def enrol_line(text: str) -> str:
     return f"edgeops-agent enroll {text} && edgeops-agent run"
 
 
-def read_csv(path: Path) -> list[tuple[str, str, dict[str, str]]]:
-    """Ids, fingerprints (empty for none) and labels of a CSV file; empty cells are no label.
+def read_csv(path: Path) -> list[tuple[int, str, str, dict[str, str]]]:
+    """Line numbers, ids, fingerprints (empty for none) and labels of a CSV file; empty cells are no label.
 
     Raises Misuse("csv-malformed"), before anything is registered.
     """
@@ -115,17 +141,14 @@ def read_csv(path: Path) -> list[tuple[str, str, dict[str, str]]]:
             name, key = (row.pop("id") or "").strip(), (row.pop(FINGERPRINT, "") or "").strip()
             if not name or None in row:
                 raise Misuse("csv-malformed", f"{path}, line {rows.line_num}: an id and as many cells as columns are needed")
-            found.append((name, key, {column: value.strip() for column, value in row.items() if value and value.strip()}))
+            own = {column: value.strip() for column, value in row.items() if value and value.strip()}
+            found.append((rows.line_num, name, key, own))
     if not found:
         raise Misuse("csv-malformed", f"{path} names no device")
-    keys = [key.replace(":", "").lower() for _, key, _ in found if key]
-    if len({name for name, _, _ in found}) != len(found) or len(set(keys)) != len(keys):
+    keys = [key.replace(":", "").lower() for _, _, key, _ in found if key]
+    if len({name for _, name, _, _ in found}) != len(found) or len(set(keys)) != len(keys):
         raise Misuse("csv-malformed", f"{path} names a device or a fingerprint twice")
     return found
-
-
-def _extra(answer: dict[str, Any]) -> dict[str, Any]:
-    return {"expires": answer["expires"]} if answer.get("expires") else {}
 
 
 def _show_line(run: Run, line: str, what: str, qr: bool) -> None:
