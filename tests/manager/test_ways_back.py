@@ -113,7 +113,8 @@ def test_what_a_device_counts_in_an_earlier_epoch_is_not_adopted(fleet: Fleet) -
     known = {"root": 2, "site": 1, "floor": 0}
     fleet.clock.now += 100
     fleet.up("a", "state", device.state({}, 41, documents=known))
-    assert devices.show(fleet.hub, "a")["counter"] == 42
+    shown = devices.show(fleet.hub, "a")
+    assert (shown["counter"], shown["documents"]) == (42, known)
 
 
 @pytest.mark.parametrize("end", ["revoke", "decommission"])
