@@ -249,8 +249,6 @@ class Supervisor:
     def _message(self, topic: str, data: bytes) -> None:
         try:
             parsed = topics.parse(topic)
-            if not data and not isinstance(parsed, FrameTopic) and parsed.noun == "desired":
-                return  # how a broker says that the retained order was taken away
             if isinstance(parsed, FrameTopic):
                 self._frame(parsed.stream, parsed.frame, data)
             elif parsed.noun == "blk":
@@ -259,7 +257,7 @@ class Supervisor:
                 record, commands = obey(self.record, data)
                 self._store(record)
                 self._act(list(commands))
-            elif parsed.noun in ("desired", "doc"):
+            elif parsed.noun == "doc" or (parsed.noun == "desired" and data):  # an empty one: the retained order was taken away
                 self._documents_came(Bundle.decode(data))
         except Unsaved:
             raise

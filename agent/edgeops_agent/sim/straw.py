@@ -223,8 +223,6 @@ class Straw:
 
     def _take(self, topic: str, data: bytes) -> None:
         parsed = topics.parse(topic)
-        if not data and not isinstance(parsed, FrameTopic) and parsed.noun == "desired":
-            return  # how a broker says that the retained order was taken away
         if isinstance(parsed, FrameTopic):
             self._frame(parsed.stream, parsed.frame, data)
         elif parsed.noun == "blk":
@@ -234,7 +232,7 @@ class Straw:
             self._store(record)
             for name, command in commands:
                 self._act(name, command)
-        elif parsed.noun in ("desired", "doc"):
+        elif parsed.noun == "doc" or (parsed.noun == "desired" and data):  # an empty one: the retained order was taken away
             self._read(data)
 
     def _frame(self, stream: str, index: int, data: bytes) -> None:
