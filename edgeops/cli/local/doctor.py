@@ -11,6 +11,7 @@ from cryptography import x509
 from edgeops.broker.mosquitto import find_mosquitto
 from edgeops.broker.reach import claim_port
 from edgeops.manager.layout import Layout
+from edgeops.manager.settings import Settings
 from edgeops.wire.errors import EdgeopsError
 from edgeops.wire.rotation import read_root
 
@@ -52,7 +53,6 @@ def examine(place: Place, now: int) -> Iterator[Finding]:
     yield from _files(place.layout)
     yield from _private(place.layout)
     yield from _signing(place, now)
-    yield from _endpoints(place)
     yield from _certificates(place.layout, now)
     yield _broker(place)
     yield from _ports(place)
@@ -99,6 +99,7 @@ def _signing(place: Place, now: int) -> Iterator[Finding]:
         yield Finding("documents", "fail", f"a key that the root no longer names has signed the {kind}; sign it anew with {how}")
     if not papers.stale:
         yield Finding("documents", "ok", f"root {papers.root.version}, site {papers.trust.site_version}, epoch {papers.root.epoch}")
+    yield _endpoints(place.settings, papers.site)
 
 
 def _key_files(layout: Layout) -> Iterator[Finding]:
@@ -120,15 +121,15 @@ def _key_files(layout: Layout) -> Iterator[Finding]:
         yield Finding("idle key file", "warn", text)
 
 
-def _endpoints(place: Place) -> Iterator[Finding]:
+def _endpoints(settings: Settings, site: bytes) -> Finding:
     """What `edgeops up` would refuse: devices sent to where nobody answers."""
     from edgeops.manager.site import check_site
 
     try:
-        check_site(place.settings, place.layout.newest("site").read_bytes())
-        yield Finding("site", "ok", "sends devices where edgeops.toml says")
+        check_site(settings, site)
     except EdgeopsError as error:
-        yield Finding("site", "fail", error.message)
+        return Finding("site", "fail", error.message)
+    return Finding("site", "ok", "sends devices where edgeops.toml says")
 
 
 def _certificates(layout: Layout, now: int) -> Iterator[Finding]:
