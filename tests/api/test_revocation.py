@@ -1,6 +1,7 @@
 """Revocation on both brokers with live connections: who is out is silent and stays out, and nobody else notices."""
 
 import concurrent.futures
+import contextlib
 import queue
 import ssl
 import threading
@@ -23,7 +24,6 @@ from edgeops.manager.setup import Setup
 from edgeops.store import rows
 from edgeops.store.tables import devices
 from edgeops.wire import topics
-from edgeops.wire.envelope import seal
 
 from ..conftest import Score
 from .line import PATIENCE_S, Connected, enrol
@@ -153,9 +153,8 @@ def test_a_certificate_replaced_by_a_renewal_is_revoked_too(
 ) -> None:
     """Revocation covers every certificate that still works, not only the newest."""
     old = live("pi-1")
-    request = {"fleet": "testfleet", "device": "pi-1", "incarnation": 1, "csr": old.device.csr("pi-1")}
-    sealed = seal("renew", request, [old.device.identity])
-    answer = http.post("/renew", content=sealed, headers={"content-type": "application/json"}).raise_for_status().json()
+    kind = {"content-type": "application/json"}
+    answer = http.post("/renew", content=old.device.renewal(), headers=kind).raise_for_status().json()
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "crt").write_text(answer["certificate"])
     for name in ("ca", "key"):
@@ -177,10 +176,16 @@ def test_a_decommissioned_device_and_a_clone_are_out_too(
     assert ended.gone.get(timeout=MOST_S) and cloned.gone.get(timeout=MOST_S)
     status(http, "/devices/pi-2/release")
     serving.running.silencer.look()
-    back = Live(cloned.device, tmp_path / "pi-2-1", serving.running.broker.port)
-    serving.running.link.publish(topics.down("pi-2", "cmd"), b"hello", 1, False)
-    assert back.next() == (topics.down("pi-2", "cmd"), b"hello")
-    back.close()
+    heard = None
+    for _ in range(3):  # a tick that was under way may still cut off the first connection
+        back = Live(cloned.device, tmp_path / "pi-2-1", serving.running.broker.port)
+        serving.running.link.publish(topics.down("pi-2", "cmd"), b"hello", 1, False)
+        with contextlib.suppress(queue.Empty):
+            heard = heard or back.next()
+        back.close()
+        if heard:
+            break
+    assert heard == (topics.down("pi-2", "cmd"), b"hello")
 
 
 def test_a_killed_manager_finishes_at_its_next_start(made: Setup, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_folders_that_are_not_for_agents(manager: Manager, tmp_path: Path) -> No
     before = sorted(path.name for path in home.iterdir())
     assert reason(lambda: enroll(text, home)) == reason(lambda: make_identity(home)) == "state-folder"
     assert sorted(path.name for path in home.iterdir()) == before
-    (tmp_path / "d").mkdir()
+    (tmp_path / "d").mkdir(mode=0o700)
     (tmp_path / "d" / "identity.key").write_bytes(b"")
     with pytest.raises(Rejected, match="identity-damaged"):
         enroll(text, tmp_path / "d")

@@ -180,8 +180,8 @@ class StateFolder:
         except (OSError, Rejected):
             if not torn:
                 raise _not_enrolled(self.root) from None
-            both = f"{self.root / 'record.a'} and {self.root / 'record.b'}"
-            message = f"both copies of the state record are damaged: {both}; delete {self.root} and enrol with a new token"
+            every = f"{self.root / 'record.a'}, {self.root / 'record.b'} and {self._keepsake}"
+            message = f"all copies of the state record are damaged: {every}; delete {self.root} and enrol with a new token"
             raise Rejected("record-lost", message) from None
         return records.restored(kept)
 
