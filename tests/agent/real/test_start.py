@@ -53,7 +53,8 @@ def test_a_folder_that_cannot_be_made_does_not_spend_the_token(site, device):
 def test_damaged_files_are_named(device, tmp_path):
     """All copies of the record, the identity key: each error names its file and the way out."""
     agent = device(start=False)
-    for number, (names, reason) in enumerate(((("record.a", "record.b", "record.kept"), "record-lost"), (("identity.key",), "identity-damaged"))):
+    hurt = ((("record.a", "record.b", "record.kept"), "record-lost"), (("identity.key",), "identity-damaged"))
+    for number, (names, reason) in enumerate(hurt):
         copy = tmp_path / f"copy-{number}"
         shutil.copytree(agent.folder, copy)
         for name in names:
