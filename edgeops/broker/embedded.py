@@ -9,7 +9,7 @@ from edgeops.wire.errors import Unreachable
 
 from .child import Leashed
 from .ports import RELOADED, BrokerPlan, Kind
-from .reach import wait_until_ready, with_free_port
+from .reach import claim_port, wait_until_ready, with_free_port
 
 _LOG = logging.getLogger("edgeops.broker")
 DEVICES = 100
@@ -26,6 +26,8 @@ class BuiltIn:
         self.host = plan.host
         self.port = port
         self._denied = 0
+        if plan.passwords_path is not None:  # the child would answer for MQTT first and find this out afterwards
+            claim_port(plan.host, plan.wss_port)
         plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {
             "host": plan.host,
