@@ -26,7 +26,7 @@ class BuiltIn:
         self.host = plan.host
         self.port = port
         self._denied = 0
-        if plan.passwords_path is not None:  # the child would answer for MQTT first and find this out afterwards
+        if plan.passwords_path and plan.wss_port:  # the child would answer for MQTT first and find this out afterwards
             claim_port(plan.host, plan.wss_port)
         plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings = {
