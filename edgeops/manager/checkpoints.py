@@ -11,9 +11,8 @@ from sqlalchemy import Connection
 
 from edgeops.store import audit, outbox, rows
 from edgeops.store.tables import checkpoints, marks
-from edgeops.wire import canonical, envelope, topics
+from edgeops.wire import envelope, topics
 from edgeops.wire.chain import FIRST, Checkpoint
-from edgeops.wire.fields import Fields
 
 from .hub import Hub
 
@@ -65,7 +64,7 @@ def sent_until(tx: Connection) -> int:
 
 def _look_back(tx: Connection, entry: int, sealed: bytes) -> None:
     """Whether the log still holds what we signed last: a cut tail is noticed at the latest after an hour, by ourselves."""
-    signed = Checkpoint.parse(Fields.of(canonical.decode(envelope.split(sealed, "checkpoint")[0], "checkpoint"), "checkpoint"))
+    signed = Checkpoint.parse(envelope.contents(sealed, "checkpoint"))
     held = audit.page(tx, 1, audit.Wanted(before=entry + 1, after=entry - 1))
     if not held or held[0]["digest"] != signed.digest:
         _LOG.error("the audit log is not what its checkpoint for entry %d says: run `edgeops audit verify`", entry)

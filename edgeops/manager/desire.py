@@ -12,7 +12,6 @@ from edgeops.wire import canonical, envelope, topics
 from edgeops.wire.desired import CommandDocument, Desired, SignedTime, SlotWish
 from edgeops.wire.fields import Fields
 from edgeops.wire.messages import Bundle
-from edgeops.wire.root import Root
 
 from .hub import Hub
 from .papers import Document
@@ -74,9 +73,7 @@ def counting(hub: Hub, tx: Connection, row: Row) -> Row:
 
 def counts_with_us(hub: Hub, row: Row) -> bool:
     """Whether the device has a root of the current epoch by its own account: else its counters are of another count than ours."""
-    version = (row["documents"] or {}).get("root", 1)
-    data = hub.papers.roots[min(max(version, 1), len(hub.papers.roots)) - 1]
-    return Root.parse(Fields.of(canonical.decode(envelope.split(data, "root")[0], "root"), "root")).epoch == hub.root.epoch
+    return hub.papers.epoch_of((row["documents"] or {}).get("root", 1)) == hub.root.epoch
 
 
 def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:

@@ -1,8 +1,8 @@
 """Publishing roots, sites and floors while the manager runs: believed by the rules of the wire, kept, used, and sent to devices.
 
 A document counts once its file is written; all else follows from that file, now or after the next start, its entry in the audit log
-included. Floors rise only after a
-rollout has finished: above what finished rollouts have brought, or above what a device is still ordered to run, none is published.
+included. Floors rise only after a rollout has finished: above what finished rollouts have brought, or above what a device is still
+ordered to run, none is published.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,9 +42,8 @@ AT_ONCE = 200
 def publish(hub: Hub, who: str, kind: str, sealed: bytes) -> dict[str, Any]:
     """Take the next root, site or floor, use it, and send it to every device that is there.
 
-    Raises Rejected where devices would, Misuse (unknown-document, online-key, unknown-ca, site-stale,
-    root-ahead, key-returned, floor-*). Publishing the
-    current document again changes nothing.
+    Raises Rejected where devices would, Misuse (unknown-document, online-key, unknown-ca, site-stale, root-ahead, key-returned,
+    floor-*). Publishing the current document again changes nothing.
     """
     if kind not in KINDS:
         raise Misuse("unknown-document", f"there is no document {kind[:64]!r} to publish; known: {', '.join(KINDS)}")

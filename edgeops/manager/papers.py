@@ -10,6 +10,7 @@ from edgeops.wire import envelope
 from edgeops.wire.errors import EdgeopsError, Misuse
 from edgeops.wire.keys import Signer, sha256
 from edgeops.wire.root import Root
+from edgeops.wire.rotation import read_root
 from edgeops.wire.trust import Trust, current_root, pin_chain
 
 from .authority import Authority, read_authority
@@ -21,6 +22,8 @@ from .site import read_floor, read_site
 Document = tuple[str, bytes]
 # Asked for each release of each order; a release has tens of kilobytes.
 _signers_of = functools.lru_cache(512)(envelope.signers_of)
+# Asked for each report of each device.
+_root = functools.lru_cache(64)(read_root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,10 @@ class Papers:
         role = self.root.roles["site" if kind == "site" else "release"]
         signed = _signers_of(data, kind)
         return signed <= set(role.keys) and len(signed) >= role.threshold
+
+    def epoch_of(self, version: int) -> int:
+        """The epoch of a root by its version; a version there is none of counts as the nearest."""
+        return _root(self.roots[min(max(version, 1), len(self.roots)) - 1]).epoch
 
     def after(self, has: dict[str, int]) -> list[Document]:
         """What somebody who has these versions lacks, in the order it is to be read; stale documents would be refused."""

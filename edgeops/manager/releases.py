@@ -9,9 +9,8 @@ from edgeops.parcel.manifest import Manifest
 from edgeops.store import Blobs, audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import releases, reports, wishes
-from edgeops.wire import canonical, envelope
+from edgeops.wire import envelope
 from edgeops.wire.errors import Misuse, Rejected
-from edgeops.wire.fields import Fields
 from edgeops.wire.release import Release, Side
 from edgeops.wire.rotation import read_root
 from edgeops.wire.trust import accept_release
@@ -116,7 +115,7 @@ def must_find(tx: Connection, model: str, version: int) -> Row:
 
 def read(row: Row) -> Release:
     """The release document of a row; verified when it was stored."""
-    return Release.parse(Fields.of(canonical.decode(envelope.split(row["envelope"], "release")[0], "release"), "release"))
+    return Release.parse(envelope.contents(row["envelope"], "release"))
 
 
 def view(hub: Hub, row: Row) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The site document tells devices where the manager is: made from the settings, signed anew when those have changed."""
 
-from edgeops.wire import canonical, envelope
+from edgeops.wire import envelope
 from edgeops.wire.desired import Floor
 from edgeops.wire.errors import Misuse
 from edgeops.wire.fields import Fields
@@ -35,14 +35,14 @@ def first_site(settings: Settings, ca: str, signer: Signer, now: int) -> bytes:
 
 def read_site(document: bytes) -> Site:
     """A site document of our own."""
-    return Site.parse(Fields.of(canonical.decode(envelope.split(document, "site")[0], "site"), "site"))
+    return Site.parse(envelope.contents(document, "site"))
 
 
 def read_floor(document: bytes | None) -> Floor:
     """A floor document of our own; version 0, without floors, before there is one."""
     if document is None:
         return Floor("", 0, {})
-    return Floor.parse(Fields.of(canonical.decode(envelope.split(document, "floor")[0], "floor"), "floor"))
+    return Floor.parse(envelope.contents(document, "floor"))
 
 
 def check_site(settings: Settings, document: bytes) -> None:

@@ -11,8 +11,7 @@ from edgeops.parcel.manifest import Manifest
 from edgeops.parcel.stream import StreamList, cut
 from edgeops.store import Blobs, rows
 from edgeops.store.tables import streams
-from edgeops.wire import canonical, envelope
-from edgeops.wire.fields import Fields
+from edgeops.wire import envelope
 from edgeops.wire.release import Side, Variant
 
 from .hub import Hub
@@ -53,7 +52,7 @@ def reseal(hub: Hub, tx: Connection) -> None:
     online = hub.online
     for row in rows.find(tx, streams):
         if envelope.signers_of(row["envelope"], "stream") != {online.id}:
-            payload = canonical.decode(envelope.split(row["envelope"], "stream")[0], "stream")
+            payload = envelope.contents(row["envelope"], "stream").data
             rows.change(tx, streams, {"digest": row["digest"]}, envelope=envelope.seal("stream", payload, [online]))
 
 
@@ -62,7 +61,7 @@ def load(tx: Connection, digest: str) -> Stream | None:
     row = rows.get(tx, streams, digest=digest)
     if row is None:
         return None
-    fields = Fields.of(canonical.decode(envelope.split(row["envelope"], "stream")[0], "stream"), "stream")
+    fields = envelope.contents(row["envelope"], "stream")
     return Stream(digest, StreamList.parse(fields), row["envelope"])
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from . import canonical, envelope
+from . import envelope
 from .errors import Rejected
-from .fields import HEX64, Fields
+from .fields import HEX64
 from .keys import Signer, key_id
 
 MOST_BYTES = 16 << 10
@@ -42,7 +42,7 @@ class EnrolRequest:
         """
         if len(data) > MOST_BYTES:
             raise Rejected("too-large", f"enrol has {len(data)} bytes, {MOST_BYTES} are allowed")
-        claimed = Fields.of(canonical.decode(envelope.split(data, "enrol")[0], "enrol"), "enrol").text("identity", HEX64)
+        claimed = envelope.contents(data, "enrol").text("identity", HEX64)
         identity = bytes.fromhex(claimed)
         fields = envelope.open_sealed(data, "enrol", {key_id(identity): identity}, 1).fields
         return EnrolRequest(

@@ -137,6 +137,11 @@ def split(data: bytes, name: str) -> tuple[bytes, dict[str, bytes]]:
     return _unb64(outer.text("payload", most=MAX_ENVELOPE), name), signatures
 
 
+def contents(data: bytes, name: str) -> Fields:
+    """The fields of an envelope's payload, unverified: of what was believed before, or to learn whose key to ask."""
+    return Fields.of(canonical.decode(split(data, name)[0], name), name)
+
+
 def digest_of(data: bytes, name: str) -> str:
     """The digest (of the payload bytes) an envelope would have, unverified."""
     return sha256(split(data, name)[0])

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from . import canonical, envelope
+from . import envelope
 from .errors import Misuse
-from .fields import Fields
 from .keys import key_id
 from .root import MOST_KEYS, ROLES, Role, Root
 
@@ -80,7 +79,7 @@ def _join(roles: dict[str, list[str]], role: str, name: str) -> None:
 
 def read_root(data: bytes) -> Root:
     """The root in an envelope, believed or not; raises Rejected."""
-    return Root.parse(Fields.of(canonical.decode(envelope.split(data, "root")[0], "root"), "root"))
+    return Root.parse(envelope.contents(data, "root"))
 
 
 def wanting(signed: Iterable[str], roots: Iterable[Root], role: str) -> int:

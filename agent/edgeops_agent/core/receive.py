@@ -107,8 +107,7 @@ def _refuse(so_far: Received, name: str, data: bytes, error: EdgeopsError) -> Re
 
 def _counter(data: bytes, kind: str) -> int:
     """The counter of an envelope whose signature has been verified already."""
-    payload = canonical.decode(envelope.split(data, kind)[0], kind)
-    return int(payload["counter"])
+    return envelope.contents(data, kind).number("counter")
 
 
 def _read(so_far: Received, name: str, data: bytes, situation: Situation) -> Received:

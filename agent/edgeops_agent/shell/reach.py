@@ -7,9 +7,8 @@ answered by way of the new one, and the one from enrolment stays for ever: no lo
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from edgeops.wire import canonical, envelope
+from edgeops.wire import envelope
 from edgeops.wire.errors import Rejected
-from edgeops.wire.fields import Fields
 from edgeops.wire.root import Site
 
 from ..core.record import Record
@@ -66,7 +65,7 @@ def _readable(folder: StateFolder, paths: Paths, record: Record) -> Iterator[Sit
 
 
 def _parse(data: bytes) -> Site:
-    return Site.parse(Fields.of(canonical.decode(envelope.split(data, "site")[0], "site"), "site"))
+    return Site.parse(envelope.contents(data, "site"))
 
 
 def mqtt_ways(sites: tuple[Site, ...]) -> tuple[Way, ...]:

@@ -309,7 +309,7 @@ class Supervisor:
                 if slot.phase != "idle" and tick() >= slot.deadline:
                     self._handle((name, Tick(tick())))
         for name in self.revival.due():
-            self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
+            self._run_committed(name)
         if self.link.connected:
             for want in self.downloads.wants():
                 self.voice.want(want)
