@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from edgeops.manager import credential
 from edgeops.wire.errors import Unreachable
 
 from .auth import TheHub, TheRunning
-from .enroll import ENVELOPE, Envelope, Strangers
+from .enroll import ENVELOPE, Envelope, judged
 
 router = APIRouter(prefix="/credential", tags=["enrolment"])
 PROOF = ENVELOPE | {
@@ -36,7 +35,6 @@ def challenge(hub: TheHub, body: Annotated[Asking, Body()]) -> dict[str, Any]:
 @router.post("", status_code=201, openapi_extra={"requestBody": PROOF})
 async def issue(hub: TheHub, running: TheRunning, request: Request, body: Envelope) -> dict[str, Any]:
     """Where and with which user name and password to connect, until when. An older credential of the device ends."""
-    strangers: Strangers = request.app.state.strangers
     if running is None:
         raise Unreachable("no-broker", "no broker runs beside this API; ask the manager that runs one")
 
@@ -45,4 +43,4 @@ async def issue(hub: TheHub, running: TheRunning, request: Request, body: Envelo
         running.silencer.tell()
         return answer
 
-    return await run_in_threadpool(strangers.judge, request.client.host if request.client else "", issued)
+    return await judged(request, issued)

@@ -66,18 +66,23 @@ async def enroll(hub: TheHub, running: TheRunning, request: Request, response: R
             running.let_in(answer["device"], answer["incarnation"])
         return answer
 
-    return await _judged(request, response, admit)
+    return await _admitted(request, response, admit)
 
 
 @router.post("/renew", status_code=201, openapi_extra={"requestBody": RENEW})
 async def renew(hub: TheHub, request: Request, response: Response, body: Envelope) -> dict[str, Any]:
     """A new certificate; or 202 until an operator has approved one for a device that comes very late: ask again."""
-    return await _judged(request, response, lambda: enrol.renew(hub, body))
+    return await _admitted(request, response, lambda: enrol.renew(hub, body))
 
 
-async def _judged(request: Request, response: Response, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+async def judged(request: Request, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `call` answers to a stranger, away from the event loop; his errors are counted."""
     strangers: Strangers = request.app.state.strangers
-    answer = await run_in_threadpool(strangers.judge, request.client.host if request.client else "", call)
+    return await run_in_threadpool(strangers.judge, request.client.host if request.client else "", call)
+
+
+async def _admitted(request: Request, response: Response, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    answer = await judged(request, call)
     if answer["status"] == "pending":
         response.status_code = 202
     return answer
@@ -87,4 +92,3 @@ async def _judged(request: Request, response: Response, call: Callable[[], dict[
 def join_line(hub: TheHub, _caller: Viewer) -> dict[str, Any]:
     """The line for all devices whose fingerprints are registered; it holds no secret."""
     return {"line": enrol.line(hub)}
-

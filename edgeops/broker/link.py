@@ -77,7 +77,8 @@ class ManagerLink:
         context.load_cert_chain(plan.cert_path, plan.key_path)
         client.tls_set_context(context)
         client.on_connect, client.on_disconnect = self._connected, self._disconnected
-        client.on_connect_fail, client.on_message, client.on_publish = self._not_connected, self._received, self._sent
+        client.on_connect_fail, client.on_subscribe = self._not_connected, self._subscribed
+        client.on_message, client.on_publish = self._received, self._sent
         return client
 
     def start(self) -> None:
@@ -97,11 +98,11 @@ class ManagerLink:
 
     @property
     def connected(self) -> bool:
-        """True between an accepted CONNECT and the loss of that connection."""
+        """True between the broker's yes to our first subscriptions and the loss of that connection."""
         return self._up.is_set()
 
     def wait_connected(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` seconds for a connection."""
+        """Wait up to `timeout_s` seconds for a connection that hears what it subscribed to."""
         return self._up.wait(timeout_s)
 
     def publish(self, topic: str, payload: bytes, qos: int = 1, retain: bool = False) -> bool:
@@ -118,7 +119,7 @@ class ManagerLink:
         """Subscribe to (filter, QoS) pairs now and on every later connection."""
         with self._lock:
             self._filters.update(filters)
-        if self._up.is_set():
+        if self._client.is_connected():
             self._client.subscribe(list(filters))
 
     def _run(self) -> None:
@@ -145,12 +146,26 @@ class ManagerLink:
             _LOG.warning("the broker at %s:%d refused us: %s", self._plan.host, self._plan.port, reason)
             return
         self._lived_from = self._clock()
-        self._up.set()
         with self._lock:
             filters = list(self._filters.items())
         if filters:
             client.subscribe(filters)
-        self._guarded(self.on_connect)
+        else:
+            self._now_up()
+
+    def _subscribed(self, client: mqtt.Client, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            _LOG.warning("the broker at %s:%d refused our subscription: %s", self._plan.host, self._plan.port, ", ".join(refused))
+            client.disconnect()
+        else:
+            self._now_up()
+
+    def _now_up(self) -> None:
+        """Not before the SUBACK: what a device said in between would be lost to a manager that calls itself ready."""
+        if not self._up.is_set():
+            self._up.set()
+            self._guarded(self.on_connect)
 
     def _disconnected(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._over.set()

@@ -14,7 +14,7 @@ from edgeops.wire.errors import Misuse
 from edgeops.wire.root import Site
 
 from . import pki
-from .files import write_whole
+from .files import write_changed, write_whole
 from .layout import Layout
 from .pki import Pair
 from .settings import Settings
@@ -50,8 +50,8 @@ def arrange(layout: Layout, settings: Settings, site: Site, authority: Authority
     Each is made from the keys of the CAs, so a kill between any two of them is healed by doing it again.
     """
     trusted = b"".join(pair.certificate_pem for pair in authority.welcome)
-    changed = _write(layout.certificate("ca"), "".join(site.cas).encode())
-    changed |= _write(layout.clients, trusted)
+    changed = write_changed(layout.certificate("ca"), "".join(site.cas).encode())
+    changed |= write_changed(layout.clients, trusted)
     names = set(pki.server_names((*settings.addresses, settings.bind)))
     if not _is_good(layout, "server", (authority.serving,), now) or names != _names(layout.certificate("server")):
         _certify(layout, "server", pki.make_server(authority.serving, (*settings.addresses, settings.bind), now))
@@ -65,7 +65,7 @@ def arrange(layout: Layout, settings: Settings, site: Site, authority: Authority
 def new_ca(layout: Layout, settings: Settings, now: int) -> Pair:
     """A new CA beside the present ones; it is used once a site document lists it."""
     for pair in _pairs(layout):  # the bundle in ca.crt will change: each certificate is kept in a file of its own
-        _write(layout.certificate(f"ca-{pair.pin[:8]}"), pair.certificate_pem)
+        write_changed(layout.certificate(f"ca-{pair.pin[:8]}"), pair.certificate_pem)
     made = pki.make_ca(settings.fleet, now)
     write_whole(layout.tls_key(f"ca-{made.pin[:8]}"), made.key_pem, 0o600)
     write_whole(layout.certificate(f"ca-{made.pin[:8]}"), made.certificate_pem)
@@ -118,11 +118,3 @@ def _names(path: Path) -> set[str]:
 def _certify(layout: Layout, name: str, pair: Pair) -> None:
     write_whole(layout.tls_key(name), pair.key_pem, 0o600)
     write_whole(layout.certificate(name), pair.certificate_pem)
-
-
-def _write(path: Path, data: bytes) -> bool:
-    """Write what is not written already; whether it was not."""
-    if path.exists() and path.read_bytes() == data:
-        return False
-    write_whole(path, data)
-    return True

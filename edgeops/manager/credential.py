@@ -17,18 +17,17 @@ from edgeops.broker import passwords
 from edgeops.fleet.device import check_id
 from edgeops.store import audit, rows
 from edgeops.store.tables import credentials, devices
-from edgeops.wire import canonical, envelope
+from edgeops.wire import envelope
 from edgeops.wire.errors import Misuse, Rejected
-from edgeops.wire.fields import ID, Fields
-from edgeops.wire.messages import open_report
+from edgeops.wire.fields import ID
 
-from .files import write_whole
+from .files import write_changed
 from .hub import Hub
+from .proof import proven
 from .site import url
 
 LIFE_S, CHALLENGE_S = 3_600, 60
 NONCE = re.compile(r"[0-9a-f]{1,16}\.[0-9a-f]{32}\.[A-Za-z0-9_-]{43}")
-REFUSED = "credential: there is no such device, or its identity key has not signed this"
 
 
 def challenge(hub: Hub, device: str) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def issue(hub: Hub, sealed: bytes) -> dict[str, Any]:
     Misuse("no-websocket" | "credential-refused" | "device-revoked"). The caller makes the broker reload.
     """
     _needs_listener(hub)
-    device = Fields.of(canonical.decode(envelope.split(sealed, "credential")[0], "credential"), "credential").text("device", ID)
+    device = envelope.contents(sealed, "credential").text("device", ID)
     now, password = hub.now(), secrets.token_hex(32)
     # Strangers may ask as often as they like: they wait for no writer and keep none waiting.
     with hub.store.read() as tx:
@@ -63,15 +62,7 @@ def issue(hub: Hub, sealed: bytes) -> dict[str, Any]:
 
 def _judged(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -> int:
     """When the challenge was made that this device answers here for the first time; raises as `issue`."""
-    row = rows.get(tx, devices, id=device)
-    try:
-        if row is None or row["identity"] is None:
-            raise Rejected("unknown-key", "nobody of this name")
-        fields = open_report(sealed, "credential", row["identity"])
-    except Rejected as error:
-        raise Misuse("credential-refused", REFUSED) from error
-    if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
-        raise Rejected("incarnation", "credential: of another fleet or incarnation; enrol the device again")
+    row, fields = proven(hub, tx, "credential", device, sealed)
     if row["status"] != "enrolled":
         raise Misuse("device-revoked", f"device {device} is {row['status']}; an operator must issue a new token")
     made = _minted(hub, device, fields.text("nonce", NONCE), now)
@@ -95,9 +86,7 @@ def write_passwords(hub: Hub) -> int | None:
     alive = {row["device"] for row in kept if row["expires"] > now and row["device"] in enrolled}
     lines = {row["device"]: row["verifier"] if row["device"] in alive else passwords.LOCKED for row in kept}
     data = passwords.render(lines).encode()
-    path = hub.layout.passwords
-    if not path.exists() or path.read_bytes() != data:
-        write_whole(path, data, 0o600)
+    write_changed(hub.layout.passwords, data, 0o600)
     return min((row["expires"] for row in kept if row["device"] in alive), default=None)
 
 

@@ -13,18 +13,18 @@ from edgeops.fleet.enrol import Ask, Enrolment, Pending
 from edgeops.store import audit, outbox, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, revocations
-from edgeops.wire import canonical, envelope, topics
+from edgeops.wire import envelope, topics
 from edgeops.wire.enrol import MAX_CSR, EnrolRequest
 from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.fields import Fields
 from edgeops.wire.keys import sha256
-from edgeops.wire.messages import open_report
 from edgeops.wire.token import Token
 
 from . import credential, pki
 from .csr import Request, read_request
 from .devices import must_get, view
 from .hub import Hub
+from .proof import proven
 from .revoke import write_crl
 from .site import url
 
@@ -150,7 +150,7 @@ def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
     Raises Rejected("stale-renewal" | "incarnation") and for what is malformed, Misuse("renew-refused" | "wrong-name" | "bad-csr")
     and as `rules.renew`.
     """
-    device = Fields.of(canonical.decode(envelope.split(sealed, "renew")[0], "renew"), "renew").text("device")
+    device = envelope.contents(sealed, "renew").text("device")
     now = hub.now()
     with hub.store.read() as tx:
         fields, _, _ = _renewable(hub, tx, device, sealed, now)
@@ -174,15 +174,7 @@ def renew(hub: Hub, sealed: bytes) -> dict[str, Any]:
 
 def _renewable(hub: Hub, tx: Connection, device: str, sealed: bytes, now: int) -> tuple[Fields, Enrolment, int]:
     """The verified request, how the device stands, and how often it was renewed within a day."""
-    row = rows.get(tx, devices, id=device)
-    try:
-        if row is None or row["identity"] is None:
-            raise Rejected("unknown-key", "nobody of this name")
-        fields = open_report(sealed, "renew", row["identity"])
-    except Rejected as error:
-        raise Misuse("renew-refused", "renew: there is no such device, or its identity key has not signed this") from error
-    if fields.text("fleet") != hub.settings.fleet or fields.number("incarnation", 1) != row["incarnation"]:
-        raise Rejected("incarnation", "renew: of another fleet or incarnation; enrol the device again")
+    row, fields = proven(hub, tx, "renew", device, sealed)
     if fields.number("seq", 1) <= (row["renewed"] or 0):
         raise Rejected("stale-renewal", f"renew: request {fields.number('seq')} is not newer than {row['renewed']}")
     lately = sum(one["at"] > now - DAY_S for one in rows.find(tx, revocations, device=device, live=1))

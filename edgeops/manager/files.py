@@ -27,6 +27,14 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def write_changed(path: Path, data: bytes, mode: int = 0o644) -> bool:
+    """Write what is not written already; whether it was not."""
+    if path.exists() and path.read_bytes() == data:
+        return False
+    write_whole(path, data, mode)
+    return True
+
+
 def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgeops.wire.errors import Misuse
-from edgeops.wire.keys import sha256
+from edgeops.wire.keys import private_pem, sha256
 
 HERE = ("localhost", "127.0.0.1", "::1")
 HOUR = dt.timedelta(hours=1)
@@ -38,7 +38,7 @@ class Pair:
     @property
     def key_pem(self) -> bytes:
         """The key, PKCS8 PEM without a passphrase."""
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return private_pem(self.key)
 
     @property
     def pin(self) -> str:

@@ -150,5 +150,3 @@ def models(hub: Hub) -> list[dict[str, Any]]:
         }
         for name in names
     ]  # fmt: skip
-
-

@@ -196,5 +196,3 @@ def _new_id(tx: Connection, now: int) -> str:
 
 def _shuffle(rollout: str, device: str) -> bytes:
     return hashlib.sha256(f"{rollout}/{device}".encode()).digest()
-
-

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -69,8 +70,8 @@ class Signer:
         return Signer.of(Ed25519PrivateKey.from_private_bytes(seed))
 
 
-def private_pem(private: Ed25519PrivateKey, passphrase: str = "") -> bytes:
-    """A private key as PKCS8 PEM, encrypted where there is a passphrase."""
+def private_pem(private: Ed25519PrivateKey | EllipticCurvePrivateKey, passphrase: str = "") -> bytes:
+    """A private key, that signs or of TLS, as PKCS8 PEM, encrypted where there is a passphrase."""
     hidden = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
 

@@ -221,4 +221,3 @@ def case_of(made: Offer) -> Mapping[str, Any]:
     from .vectors import state
 
     return {"kind": made.kind, "state": state(made), "documents": [[kind, data.decode()] for kind, data in made.documents]}
-

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_a_failing_callback_does_not_end_the_link(site, pki, links):
     for payload in (b"1", b"2"):
         device.send("e/1/07/d/dev-a/up/state", payload)
         assert got.get(timeout=10) == payload
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_it_is_up_when_its_subscriptions_are_answered_and_not_before(pki, links, refused):
+    """Between CONNACK and SUBACK it is not connected; a refused subscription ends the connection instead."""
+    link, calls = links(plan_for(pki, 1)), []
+    client = SimpleNamespace(subscribe=calls.append, disconnect=lambda: calls.append("bye"))
+    link.on_connect = lambda: calls.append("up")
+    link.subscribe([("e/1/x", 1)])
+    link._connected(client, None, None, SimpleNamespace(is_failure=False), None)
+    assert not link.connected and calls == [[("e/1/x", 1)]]
+    for _ in range(2):
+        link._subscribed(client, None, 1, [SimpleNamespace(is_failure=refused)], None)
+    assert link.connected is not refused and calls[1:] == (["bye", "bye"] if refused else ["up"])
 
 
 def test_queues_are_bounded_while_offline(pki, links):

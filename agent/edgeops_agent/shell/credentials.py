@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import NameOID
 
 from edgeops.wire.errors import Rejected
+from edgeops.wire.keys import private_pem
 
 from .disk import write_whole
 from .identity import Paths
@@ -25,14 +28,20 @@ class Pair:
     @property
     def pem(self) -> bytes:
         """Both, as OpenSSL reads them from one file."""
-        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return key + self.certificate.public_bytes(Encoding.PEM)
+        return private_pem(self.key) + self.certificate.public_bytes(Encoding.PEM)
 
     @property
     def renew_at(self) -> int:
         """Unix seconds at which two thirds of the certificate's life are over."""
         begins, ends = (int(at.timestamp()) for at in (self.certificate.not_valid_before_utc, self.certificate.not_valid_after_utc))
         return begins + (ends - begins) * 2 // 3
+
+
+def signing_request(key: ec.EllipticCurvePrivateKey, device: str) -> str:
+    """A certificate signing request (PEM) for `key`; without a device's name where that is not known yet."""
+    parts = [x509.NameAttribute(NameOID.COMMON_NAME, device)] if device else []
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(parts)).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
 
 
 def pair_of(key: bytes, certificate: bytes) -> Pair:

@@ -15,22 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from edgeops import __version__
 from edgeops.wire.enrol import EnrolRequest
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
 from edgeops.wire.fields import ID
-from edgeops.wire.keys import sha256
+from edgeops.wire.keys import private_pem, sha256
 from edgeops.wire.token import Token
 from edgeops.wire.trust import Trust, accept_site, pin_chain
 
 from ..core.record import Record
 from . import https
-from .credentials import pair_of
+from .credentials import pair_of, signing_request
 from .disk import StateFolder, write_whole
 from .identity import Paths, load_signer, own_signer
 from .reach import Way
@@ -120,7 +118,7 @@ def _no_manager(state: Path) -> None:
 
 def _redeem(token: Token, folder: StateFolder, paths: Paths, wait: Wait) -> Trust:
     signer, key = own_signer(paths), _tls_key(paths)
-    csr = _csr(key, token.device)
+    csr = signing_request(key, token.device)
     request = EnrolRequest(token.fleet, token.device, token.secret, signer.public, csr, __version__).seal(signer)
     waiting = ""
     while True:
@@ -164,14 +162,8 @@ def _tls_key(paths: Paths) -> ec.EllipticCurvePrivateKey:
     except (OSError, ValueError, TypeError):
         pass
     made = ec.generate_private_key(ec.SECP256R1())
-    write_whole(paths.tls_key, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    write_whole(paths.tls_key, private_pem(made), 0o600)
     return made
-
-
-def _csr(key: ec.EllipticCurvePrivateKey, device: str) -> str:
-    parts = [x509.NameAttribute(NameOID.COMMON_NAME, device)] if device else []
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(parts)).sign(key, hashes.SHA256())
-    return request.public_bytes(Encoding.PEM).decode()
 
 
 def _ask(token: Token, request: bytes) -> tuple[int, dict[str, Any]]:

@@ -5,9 +5,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from edgeops.wire import envelope
@@ -16,7 +14,7 @@ from edgeops.wire.keys import Signer
 from edgeops.wire.root import Site
 from edgeops.wire.trust import Trust, accept_site
 
-from .credentials import Pair
+from .credentials import Pair, signing_request
 
 PATH = "/api/v1/renew"
 
@@ -27,8 +25,7 @@ class Pending(Misuse):
 
 def request(trust: Trust, signer: Signer, key: ec.EllipticCurvePrivateKey, number: int) -> bytes:
     """The `renew` envelope that asks for a certificate for `key`; `number` is greater than any before, so that it is good once."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, trust.device)])
-    csr = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+    csr = signing_request(key, trust.device)
     payload = {"fleet": trust.fleet, "device": trust.device, "incarnation": trust.incarnation, "seq": number, "csr": csr}
     return envelope.seal("renew", payload, [signer])
 
