@@ -15,7 +15,8 @@ from edgeops.wire.errors import EdgeopsError
 
 from .shell.disk import StateFolder, write_whole
 from .shell.enrolment import Patience, enroll, make_identity
-from .shell.journal import say
+from .shell.journal import Journal, begin, say, show_as, style_for
+from .shell.logbook import Logbook
 from .shell.reporting import report_of
 from .shell.supervisor import Options, Supervisor
 
@@ -47,6 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
     running.add_argument("--port", type=_port, default=8000, help="its TCP port, 0 = any free one (default: %(default)s)")
     running.add_argument("--socket", type=Path, help="its Unix socket (default: run.sock in the state folder)")
     running.add_argument("--telemetry-s", type=_seconds, default=10.0, help="seconds a telemetry window (default: %(default)s)")
+    running.add_argument(
+        "--log-format", choices=("auto", "text", "json"), default="auto",
+        help="how lines go to standard output: text on a terminal and for systemd, else JSON (default: %(default)s)",
+    )  # fmt: skip
     looking = commands.add_parser("status", help="what this device runs and how the last order ended")
     for each in (joining, naming, running, looking):
         each.add_argument("--state", type=Path, default=DEFAULT_STATE, help="the agent's folder (default: %(default)s)")
@@ -70,6 +75,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def show(text: str) -> None:
+    """One answer on standard output; a full disk or a closed pipe does not change the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, flush=True)  # noqa: T201
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code says who must act (docs/cli.md)."""
     options = build_parser().parse_args(arguments)
@@ -77,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         return {"enroll": _enroll, "identity": _identity, "run": _run, "status": _status}[options.command](options)
     except EdgeopsError as error:
         if options.json:
-            say(json.dumps({"error": {"reason": error.reason, "message": error.message}}))
+            show(json.dumps({"error": {"reason": error.reason, "message": error.message}}))
         with contextlib.suppress(OSError):
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -101,18 +112,20 @@ def _enroll(options: argparse.Namespace) -> int:
     trust = enroll(token, options.state) if options.no_wait else enroll(token, options.state, waiting.wait)
     told = {"device": trust.device, "fleet": trust.fleet, "incarnation": trust.incarnation, "state": str(options.state)}
     where = "" if options.state == DEFAULT_STATE else f" --state {options.state}"
-    say(json.dumps(told) if options.json else f"enrolled {trust.device} in fleet {trust.fleet}; now: edgeops-agent run{where}")
+    show(json.dumps(told) if options.json else f"enrolled {trust.device} in fleet {trust.fleet}; now: edgeops-agent run{where}")
     return 0
 
 
 def _identity(options: argparse.Namespace) -> int:
     found = make_identity(options.state)
-    say(json.dumps({"fingerprint": found, "state": str(options.state)}) if options.json else found)
+    show(json.dumps({"fingerprint": found, "state": str(options.state)}) if options.json else found)
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     socket = options.socket or options.state / "run.sock"
+    journal = Journal(show_as(style_for("json" if options.json else options.log_format)))
+    begin(journal)
     supervisor = Supervisor(Options(options.state, options.host, options.port, socket, options.telemetry_s))
 
     def leave(_number: int, _frame: FrameType | None) -> None:
@@ -120,11 +133,13 @@ def _run(options: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    endpoint = f"http://{options.host}:{supervisor.listeners.port}"
-    told = {"device": supervisor.record.trust.device, "http": endpoint, "unix": str(socket)}
+    endpoint, device = f"http://{options.host}:{supervisor.listeners.port}", supervisor.record.trust.device
+    journal.add(Logbook(options.state).take)
     with _shown(options.state / "endpoint.json", {"http": endpoint, "unix": str(socket), "pid": os.getpid()}):
-        say(json.dumps(told) if options.json else f"agent {told['device']} serves {endpoint} and {socket}")
+        text = f"agent {device} serves {endpoint} and {socket}"
+        say("start", text, device=device, http=endpoint, unix=str(socket), pid=os.getpid(), agent=__version__)
         supervisor.run()
+        say("stop", f"agent {device} has stopped", pid=os.getpid())
     return 0
 
 
@@ -134,7 +149,7 @@ def _shown(path: Path, endpoint: dict[str, object]) -> Iterator[None]:
     try:
         write_whole(path, json.dumps(endpoint).encode())
     except EdgeopsError as error:
-        say(f"endpoint.json is not written: {error}")
+        say("disk", f"endpoint.json is not written: {error}", "warn", reason=error.reason)
     try:
         yield
     finally:
@@ -146,14 +161,14 @@ def _status(options: argparse.Namespace) -> int:
     record = StateFolder(options.state).load()
     slots = {name: report_of(slot).payload() for name, slot in record.slots.items()}
     if options.json:
-        say(json.dumps({"device": record.trust.device, "slots": slots, "counters": dict(record.counters)}))
+        show(json.dumps({"device": record.trust.device, "slots": slots, "counters": dict(record.counters)}))
         return 0
-    say(f"device {record.trust.device} of fleet {record.trust.fleet}, newest order {record.trust.counter}")
+    show(f"device {record.trust.device} of fleet {record.trust.fleet}, newest order {record.trust.counter}")
     for name, slot in slots.items():
         running = f"{slot['model']}:{slot['version']} ({slot['variant']})" if "model" in slot else "no model"
-        say(f"  {name}: {running}, {slot['phase']} {slot.get('verdict', '')} {slot.get('reason', '')}".rstrip())
+        show(f"  {name}: {running}, {slot['phase']} {slot.get('verdict', '')} {slot.get('reason', '')}".rstrip())
     for name, count in sorted(record.counters.items()):
-        say(f"  {name}: {count}")
+        show(f"  {name}: {count}")
     return 0
 
 

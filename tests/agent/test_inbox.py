@@ -1,7 +1,6 @@
 """Floods: own events get in and go first, messages are bounded by bytes and by number, and what must come again is noticed."""
 
 from edgeops_agent.shell.inbox import MAX_MESSAGES, Inbox, Message
-from edgeops_agent.shell.journal import QUIET_S, Sparing
 
 
 def test_messages_are_bounded_by_bytes_and_number() -> None:
@@ -37,16 +36,3 @@ def test_a_dropped_order_is_noticed_a_dropped_frame_is_not() -> None:
     assert not inbox.missed
     inbox.offer(Message("e/1/00/d/x/dn/desired", b"x"))
     assert inbox.missed
-
-
-def test_lines_others_provoke_are_spared() -> None:
-    """A thousand refusals of a kind are one line, then one more with how many were left out."""
-    lines: list[str] = []
-    clock = [0.0]
-    log = Sparing(lines.append, lambda: clock[0])
-    for _ in range(1000):
-        log.say("blocks", "refused blocks")
-    clock[0] += QUIET_S
-    log.say("blocks", "refused blocks")
-    log.say("other", "another kind")
-    assert lines == ["refused blocks", "refused blocks (and 999 more like it)", "another kind"]

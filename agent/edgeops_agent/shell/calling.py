@@ -20,7 +20,7 @@ def settings_for(paths: Paths, sites: tuple[Site, ...], device: str, will: tuple
     key, certificate = files_of(paths)
     ways = mqtt_ways(sites)
     if not ways:
-        say(f"no site document can be read, so nobody can be reached; what runs goes on; put one at {paths.site}")
+        say("link", f"no site document can be read, so nobody can be reached; what runs goes on; put one at {paths.site}", "error")
     return LinkSettings(ways, device, certificate, key, *will)
 
 

@@ -28,7 +28,7 @@ class Documents:
             try:
                 self._folder.put_document(name, every[name])
             except Unfit as error:
-                self._log.say("document", f"document {name[:12]} is not kept: {error}")
+                self._log.say("disk", f"document {name[:12]} is not kept: {error}", reason=error.reason, document=name)
         recent = set(list(every)[-MOST:])
         self.known = {name: document for name, document in every.items() if name in wanted | recent}
 

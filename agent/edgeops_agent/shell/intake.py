@@ -41,7 +41,7 @@ class Intake:
             if record != self._ledger.record:
                 self._ledger.store(record)
         except Unfit as error:
-            self._log.say("site", f"the site document is not taken over yet: {error}")
+            self._log.say("disk", f"the site document is not taken over yet: {error}", reason=error.reason)
 
     def sites(self) -> tuple[Site, ...]:
         """The site documents at hand, best first."""
@@ -69,7 +69,8 @@ class Intake:
         if record.sites != before.sites:
             self._moved()
         for line in received.refused:
-            self._log.say(line.partition(":")[0], f"refused {line}")
+            what, reason = line.partition(":")[0], line.rpartition("[")[2][:-1]
+            self._log.say("refused", f"refused {line}", kind=what, what=what, reason=reason)
         return received
 
     def _keep(self, site: bytes | None) -> None:

@@ -69,12 +69,13 @@ class Ledger:
         except Unfit as error:
             self.refusals += 1
             if not self._wait:
-                say(f"the record cannot be saved, so new orders wait; what runs goes on: {error}")
+                text = f"the record cannot be saved, so new orders wait; what runs goes on: {error}"
+                say("disk", text, "error", reason=error.reason)
             self._wait = min(self._wait * 2 or FIRST_WAIT_S, LONGEST_WAIT_S)
             self._again = self._now() + self._wait
             raise Unsaved(error.reason, error.message) from None
         if self._wait:
-            say("the record can be saved again")
+            say("disk", "the record can be saved again", refusals=self.refusals)
         self._wait = 0.0
         self._saved_at = self._now()
         self._saved = self.record = record

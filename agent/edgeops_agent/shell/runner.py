@@ -105,7 +105,7 @@ class SlotRunner:
                 elif not self._leaving.is_set():
                     self._watch()
             except Exception:  # a bug must not leave a slot that nobody watches
-                say(f"slot {self.name}: {traceback.format_exc()}")
+                say("internal", f"slot {self.name}: {traceback.format_exc()}", "error", slot=self.name)
         self._stop_live(LEAVE_S)
 
     def _carry_out(self, job: Command) -> None:
@@ -211,7 +211,8 @@ class SlotRunner:
                 self._take_over(build, self._start(build))
                 return
             except Unfit as error:
-                say(f"slot {self.name}: {build.model}:{build.version} does not run: {error}")
+                text = f"slot {self.name}: {build.model}:{build.version} does not run: {error}"
+                say("model", text, "warn", slot=self.name, model=build.model, version=build.version, reason=error.reason)
                 if wait is None or not _may_pass(error.reason) or self._leaving.wait(wait):
                     raise
 

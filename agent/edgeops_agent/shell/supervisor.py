@@ -153,7 +153,7 @@ class Supervisor:
 
     def _stumbled(self, item: Any) -> None:
         """What nobody thought of: counted, and the order at hand has failed, once; what is committed runs in any case."""
-        self.log.say("internal", f"not understood: {traceback.format_exc()}")
+        self.log.say("internal", f"not understood: {traceback.format_exc()}", "error")
         with contextlib.suppress(Exception):
             self.ledger.store(self.record.counted("internal_errors"))
         if not (isinstance(item, tuple) and isinstance(item[1], Event | Ran)):
@@ -165,7 +165,7 @@ class Supervisor:
         except Unsaved:
             self._put_off((name, failed))
         except Exception:
-            self.log.say("internal-again", f"slot {name} stays as it is: {traceback.format_exc()}")
+            self.log.say("internal", f"slot {name} stays as it is: {traceback.format_exc()}", "error", "again", slot=name)
         if not isinstance(item[1], Tick):
             self._run_committed(name)
 
@@ -201,7 +201,9 @@ class Supervisor:
         if self.record.slots.get(name, Slot()).previous is not None:
             self._feed(name, lost)
             return
-        say(f"slot {name}: nothing runs ({lost.reason}); the model is started again in {self.revival.plan(name):g} s")
+        wait = self.revival.plan(name)
+        text = f"slot {name}: nothing runs ({lost.reason}); the model is started again in {wait:g} s"
+        say("model", text, "error", slot=name, release=lost.release, reason=lost.reason, again_s=wait)
 
     # -- the core's answers
 
@@ -264,12 +266,12 @@ class Supervisor:
         except EdgeopsError as error:
             self._refused("message", error)
         except Exception:  # whatever the other side found that we did not think of must not end the agent
-            self.log.say("internal", f"a message on {topic[:128]} was not understood: {traceback.format_exc()}")
+            self.log.say("internal", f"a message on {topic[:128]} was not understood: {traceback.format_exc()}", "error", "message")
             self._refused("message", Rejected("internal", "not understood"))
 
     def _refused(self, what: str, error: EdgeopsError) -> None:
         """Count it. Neither a save nor a report each, or a flood would wear out the disk and the link."""
-        self.log.say(f"{what}.{error.reason}", f"refused {what}: {error}")
+        self.log.say("refused", f"refused {what}: {error}", kind=f"{what}.{error.reason}", what=what, reason=error.reason)
         self.ledger.store(self.record.counted(f"refused_{what}").counted(f"refused_{what}.{error.reason}"))
         self.voice.report_soon()
 

@@ -101,7 +101,7 @@ class Upkeep:
         if (self._thread and self._thread.is_alive()) or now < self._again:
             return
         if why := self._why(door):
-            self._log.say(why, f"{why}: asking the manager over HTTPS")
+            self._log.say("upkeep", f"{why}: asking the manager over HTTPS", "info", why)
             self._plan(self._wait)
             self._wait = min(2 * self._wait, MOST_S)
             renew, self._lost = self._due_number(door), False
@@ -130,7 +130,7 @@ class Upkeep:
         try:
             return self._number() if self._is_due(door) else 0
         except EdgeopsError as error:
-            self._log.say(error.reason, f"upkeep: no certificate can be asked for: {error}")
+            self._log.say("upkeep", f"no certificate can be asked for: {error}", kind=error.reason, reason=error.reason)
             return 0
 
     def _plan(self, seconds: float) -> None:
@@ -145,7 +145,7 @@ class Upkeep:
             if bearings.renew:
                 self._renew(bearings)
         except EdgeopsError as error:
-            self._log.say(error.reason, f"upkeep: {error}")
+            self._log.say("upkeep", str(error), kind=error.reason, reason=error.reason)
 
     def _follow(self, bearings: Bearings) -> tuple[tuple[str, bytes], ...]:
         """What the first endpoint has for us that has anything: one that says no, or `[]`, must not hide what another one has."""
@@ -158,7 +158,7 @@ class Upkeep:
                 if found := tuple((kind, data) for kind, number in after.items() for data in self._newer(way, kind, number)):
                     return found
             except (Unreachable, Rejected) as error:
-                self._log.say(error.reason, f"upkeep: {error}")
+                self._log.say("upkeep", str(error), kind=error.reason, reason=error.reason)
         return ()
 
     def _newer(self, way: Way, kind: str, after: int) -> list[bytes]:
@@ -173,7 +173,8 @@ class Upkeep:
         keep_pair(self._paths.pair, pair)
         self._renew_at = pair.renew_at
         self._post(Renewed())
-        self._log.say("renewed", f"the certificate was renewed, until {pair.certificate.not_valid_after_utc:%Y-%m-%d}")
+        until = f"{pair.certificate.not_valid_after_utc:%Y-%m-%d}"
+        self._log.say("renewal", f"the certificate was renewed, until {until}", "info", until=until)
         if isinstance(answer.get("site"), str):
             self._post(Found((("site", answer["site"].encode()),)))
 
