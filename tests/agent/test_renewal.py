@@ -126,7 +126,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.clock = Clock(0, lambda: self.wall, lambda: self.at)
         self.paths = Paths(self.folder)
-        keep_pair(self.paths.pair, made())
+        keep_pair(self.paths, made())
         self.begin()
 
     def begin(self) -> None:

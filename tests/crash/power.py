@@ -42,6 +42,10 @@ class Written:
         """Where the next byte goes."""
         return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
+    def seek(self, at: int) -> int:
+        """Where the next byte goes."""
+        return os.lseek(self._descriptor, at, os.SEEK_SET)
+
     def flush(self) -> None:
         """Nothing waits here."""
 

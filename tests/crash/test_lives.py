@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import event
 
 from edgeops.manager.hub import open_hub
-from edgeops_agent.shell import credentials, disk, enrolment, intake, upkeep
+from edgeops_agent.shell import credentials, disk, intake, upkeep
+from edgeops_agent.shell.identity import Paths
 
 from ..manager.house import Clock, new_manager
 from . import lives
@@ -64,11 +65,11 @@ def in_place(path: Path, data: bytes, mode: int = 0o644) -> None:
         os.fsync(file.fileno())
 
 
-def two_files(path: Path, pair: credentials.Pair) -> None:
+def two_files(paths: Paths, pair: credentials.Pair) -> None:
     """Key first, certificate then."""
     for name, data in (("tls.key", pair.pem), ("tls.crt", pair.pem)):
-        disk.write_whole(path.with_name(name), data)
-    path.unlink()
+        disk.write_whole(paths.root / name, data)
+    paths.pair.unlink()
 
 
 def away_first(paths: Any) -> None:
@@ -77,7 +78,7 @@ def away_first(paths: Any) -> None:
     for path in (paths.certificate, paths.tls_key):
         path.unlink(missing_ok=True)
     if pair and not paths.pair.exists():
-        credentials.keep_pair(paths.pair, pair)
+        credentials.keep_pair(paths, pair)
 
 
 def one_copy(real: Callable[..., None]) -> Callable[..., None]:
@@ -114,17 +115,17 @@ def act_first(real: Callable[..., Any]) -> Callable[..., Any]:
 def record_first(patch: pytest.MonkeyPatch) -> None:
     """Enrolment is over before certificate and site are there."""
     waiting: list[tuple[Any, ...]] = []
-    save = disk.StateFolder.save
+    save, put = disk.StateFolder.save, disk.StateFolder.put_whole
 
     def late(folder: disk.StateFolder, record: Any) -> None:
         save(folder, record)
         while waiting:
-            disk.write_whole(*waiting.pop(0))
+            put(folder, *waiting.pop(0))
 
-    def write(path: Path, *rest: Any) -> None:
-        waiting.append((path, *rest)) if path.name == "site.json" else disk.write_whole(path, *rest)
+    def write(folder: disk.StateFolder, path: Path, *rest: Any) -> None:
+        waiting.append((path, *rest)) if path.name == "site.json" else put(folder, path, *rest)
 
-    patch.setattr(enrolment, "write_whole", write)
+    patch.setattr(disk.StateFolder, "put_whole", write)
     patch.setattr(disk.StateFolder, "save", late)
 
 
@@ -148,7 +149,7 @@ def bug(where: Any, name: str, make: Callable[..., Any], wraps: bool = False) ->
 
 
 BUGS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, str]] = {
-    "the pair is written in place": (bug(upkeep, "keep_pair", lambda path, pair: in_place(path, pair.pem)), "renew", ""),
+    "the pair is written in place": (bug(upkeep, "keep_pair", lambda paths, pair: in_place(paths.pair, pair.pem)), "renew", ""),
     "the pair is two files again": (bug(upkeep, "keep_pair", two_files), "renew", ""),
     "the two files go before the one is there": (bug(lives, "join_files", away_first), "start", ""),
     "the record has one copy": (bug(disk.StateFolder, "save", one_copy, wraps=True), "renew", ""),

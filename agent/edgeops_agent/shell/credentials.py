@@ -12,10 +12,9 @@ from cryptography.x509.oid import NameOID
 from edgeops.wire.errors import Rejected
 from edgeops.wire.keys import private_pem
 
-from .disk import write_whole
+from .disk import refusals, write_whole
+from .files import PRIVATE
 from .identity import Paths
-
-PRIVATE = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +58,26 @@ def read_pair(paths: Paths) -> Pair | None:
     """The pair in use; None when there is none that can be used, so that a new certificate must be asked for."""
     key, certificate = files_of(paths)
     try:
-        return pair_of(key.read_bytes(), certificate.read_bytes())
+        return pair_of(paths.files.read(key), paths.files.read(certificate))
     except (OSError, Rejected):
         return None
 
 
 def files_of(paths: Paths) -> tuple[Path, Path]:
     """Where key and certificate lie: in one file, or as enrolment (and older agents) left them."""
-    return (paths.pair, paths.pair) if paths.pair.exists() else (paths.tls_key, paths.certificate)
+    return (paths.pair, paths.pair) if paths.has(paths.pair) else (paths.tls_key, paths.certificate)
 
 
-def keep_pair(path: Path, pair: Pair) -> None:
+def keep_pair(paths: Paths, pair: Pair) -> None:
     """Replace the pair at once and durably; raises Unfit (disk)."""
-    write_whole(path, pair.pem, PRIVATE)
+    write_whole(paths.pair, pair.pem, PRIVATE, paths.files)
 
 
 def join_files(paths: Paths) -> None:
     """Make one file of the two; raises Unfit (disk), and then the two still work."""
-    if not paths.pair.exists() and (pair := read_pair(paths)):
-        keep_pair(paths.pair, pair)
-    if paths.pair.exists():
-        for path in (paths.certificate, paths.tls_key):
-            path.unlink(missing_ok=True)
+    if not paths.has(paths.pair) and (pair := read_pair(paths)):
+        keep_pair(paths, pair)
+    if paths.has(paths.pair):
+        with refusals("the TLS files of enrolment"):
+            for path in (paths.certificate, paths.tls_key):
+                paths.files.remove(path)

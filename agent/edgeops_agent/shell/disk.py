@@ -1,8 +1,7 @@
-"""The agent's folder: the A/B record, content-addressed objects, documents, keys. The only file that writes what must survive."""
+"""The agent's folder: the A/B record, content-addressed objects, documents. How each is written so that it survives is here."""
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,9 +14,9 @@ from edgeops.wire.errors import Misuse, Rejected, Unfit
 
 from ..core import record as records
 from ..core.record import Record
+from .files import DISK, PRIVATE, Files
 
-SYNC_DIR = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
-COPY_BYTES = 256 << 10
+COPY_BYTES = 320 << 10
 """Laid out for each copy of the record at enrolment, so that a full disk still takes a save: no record is larger."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -32,7 +31,7 @@ def refusals(what: str) -> Iterator[None]:
         raise Unfit(reason, f"cannot write {what}: {error.strerror}; free some space or check the disk") from None
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o644, files: Files = DISK) -> None:
     """Replace `path` by `data` so that a power cut leaves the old or the new bytes: temp, fsync, rename, fsync of the folder.
 
     Raises Unfit("disk-full") or Unfit("disk") when the file system refuses; nothing is left behind then.
@@ -40,33 +39,21 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with refusals(path.name):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            files.write(temporary, data, mode)
+            files.sync(temporary)
+            files.replace(temporary, path)
+            files.sync(path.parent)
         except OSError:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                files.remove(temporary)
             raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, SYNC_DIR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class StateFolder:
     """One agent's folder. `claim` it before writing; `load` gives the newest valid record."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, files: Files = DISK) -> None:
+        self.root, self.files = root, files
         self.objects = root / "objects"
         self.documents = root / "documents"
         self.partial = root / "partial"
@@ -76,15 +63,22 @@ class StateFolder:
         """The downloads that write here; whoever forgets one gives its space back."""
         self._seq = 0
         self._next = "a"
-        self._lock = -1
+        self._lock: int | None = None
 
     def create(self) -> None:
         """Make the folders, private to the user; raises Misuse("state-folder")."""
+        files = self.files
         try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            new = [folder for folder in (self.root, *self.root.parents) if files.look(folder) is None]
+            if new:
+                files.make(self.root)
             self._keep_private()
             for folder in (self.objects, self.documents, self.partial, self.slots, self.spool):
-                folder.mkdir(exist_ok=True)
+                files.make(folder)
+            files.sync(self.root)
+            for folder in new:
+                with contextlib.suppress(PermissionError):  # whoever may not read a folder cannot sync it either
+                    files.sync(folder.parent)
         except OSError as error:
             raise _unusable(self.root, error) from None
 
@@ -93,68 +87,75 @@ class StateFolder:
         path = self.root / "lock"
         try:
             self._keep_private()
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip()
-            self.release()
-            message = f"another agent (process {holder or '?'}) uses {self.root}; stop it first or choose another --state folder"
-            raise Misuse("agent-running", message) from None
+            self._lock = self.files.lock(path)
+            holder = b"" if self._lock is not None else self.files.read(path, 0, 20)
         except FileNotFoundError:
             raise _not_enrolled(self.root) from None
         except OSError as error:
             raise _unusable(self.root, error) from None
-        with contextlib.suppress(OSError):  # the number is for people; the lock holds without it
-            os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, b"%d" % os.getpid(), 0)
+        if self._lock is None:
+            who = holder.decode(errors="replace").strip() or "?"
+            message = f"another agent (process {who}) uses {self.root}; stop it first or choose another --state folder"
+            raise Misuse("agent-running", message)
 
     def _keep_private(self) -> None:
         """Keys lie here: others may not even look. A folder that holds something else is not closed to those who may need it."""
-        status = self.root.stat()
-        if status.st_uid != os.geteuid():
-            message = f"{self.root} belongs to another user ({status.st_uid}); run as that user or choose another --state folder"
+        seen = self.files.look(self.root)
+        if seen is None:
+            raise FileNotFoundError
+        if seen.owner != os.geteuid():
+            message = f"{self.root} belongs to another user ({seen.owner}); run as that user or choose another --state folder"
             raise Misuse("state-folder", message)
-        if status.st_mode & 0o077:
-            if any(self.root.iterdir()) and not self.partial.exists():
+        if seen.mode & 0o077:
+            if self.files.names(self.root) and self.files.look(self.partial) is None:
                 message = f"{self.root} holds other files and is open to others; `chmod 700` it or choose another --state folder"
                 raise Misuse("state-folder", message)
-            self.root.chmod(0o700)
+            self.files.make(self.root)
 
     def release(self) -> None:
         """Give the folder back."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self.files.unlock(self._lock)
+            self._lock = None
 
     def prepare(self) -> None:
-        """After `claim`: lay out both copies of the record and remove what an interrupted write left. Raises Unfit (disk)."""
+        """After `claim`: lay out both copies of the record and remove what an interrupted write left. Raises Unfit (disk).
+
+        Whatever a killed agent left here without syncing it is made durable before anybody acts upon it.
+        """
         for name in ("a", "b"):
             path = self.root / f"record.{name}"
-            with refusals(path.name), path.open("ab") as file:
-                file.write(bytes(max(0, COPY_BYTES - file.tell())))
-                file.flush()
-                os.fsync(file.fileno())
+            with refusals(path.name):
+                seen = self.files.look(path)
+                size = seen.size if seen else 0
+                if size < COPY_BYTES:
+                    self.files.patch(path, size, bytes(COPY_BYTES - size))
+                self.files.sync(path)
         for folder in (self.root, self.objects, self.documents, self.slots, self.spool):
-            for path in folder.glob(".*.tmp"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            with refusals(f"{folder.name}/"):
+                for name in self.files.names(folder):
+                    if name.startswith(".") and name.endswith(".tmp"):
+                        self.files.remove(folder / name)
+                self.files.sync(folder)
 
     def _copies(self) -> dict[str, bytes | None]:
         """The bytes of each copy; None for one that was never written. What follows the first line is of older records."""
         copies: dict[str, bytes | None] = {}
         for name in ("a", "b"):
             try:
-                line = (self.root / f"record.{name}").read_bytes().partition(b"\n")[0].rstrip(b"\0")
+                line = self.files.read(self.root / f"record.{name}").partition(b"\n")[0].rstrip(b"\0")
                 copies[name] = line or None
             except FileNotFoundError:
                 copies[name] = None
             except OSError as error:
-                raise _unusable(self.root, error) from None
+                if error.errno != errno.EIO:
+                    raise _unusable(self.root, error) from None
+                copies[name] = b"unreadable"  # as good as torn; the other copy is there for this
         return copies
 
     def is_enrolled(self) -> bool:
         """Whether a record was ever saved here, readable or not."""
-        return any(self._copies().values()) or self._keepsake.exists()
+        return any(self._copies().values()) or self.files.look(self._keepsake) is not None
 
     def load(self) -> Record:
         """The newest valid record; raises Misuse("not-enrolled" | "state-folder") or Rejected("record-lost").
@@ -176,7 +177,7 @@ class StateFolder:
 
     def _last_resort(self, torn: bool) -> Record:
         try:
-            self._seq, kept = records.decode(self._keepsake.read_bytes())
+            self._seq, kept = records.decode(self.files.read(self._keepsake))
         except (OSError, Rejected):
             if not torn:
                 raise _not_enrolled(self.root) from None
@@ -187,61 +188,64 @@ class StateFolder:
 
     def keep(self, record: Record) -> None:
         """Keep a third copy, for the day when the other two are gone; raises Unfit (disk)."""
-        write_whole(self._keepsake, records.encode(record, self._seq), 0o600)
+        self.put_whole(self._keepsake, records.encode(record, self._seq), PRIVATE)
 
     def save(self, record: Record) -> None:
         """Write `record` over the older copy; on return it is durable. Raises Unfit when the disk refuses.
 
         In place: no new space is needed, and a torn write leaves the newer copy. The line's end marks where older bytes follow.
         """
-        name = f"record.{self._next}"
-        with refusals(name):
-            descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(records.encode(record, self._seq + 1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+        path = self.root / f"record.{self._next}"
+        with refusals(path.name):
+            self.files.patch(path, 0, records.encode(record, self._seq + 1) + b"\n")
+            self.files.sync(path)
         self._seq += 1
         self._next = "b" if self._next == "a" else "a"
+
+    def put_whole(self, path: Path, data: bytes, mode: int = 0o644) -> None:
+        """`write_whole` on this folder's disk."""
+        write_whole(path, data, mode, self.files)
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the object is there with the right size (its hash is checked at verify and at load)."""
         try:
-            return (self.objects / digest).stat().st_size == size
+            seen = self.files.look(self.objects / digest)
         except OSError:
             return False
+        return seen is not None and seen.size == size
 
     def put(self, digest: str, size: int, data: bytes) -> None:
         """Keep an object; raises Rejected("bad-object") or Unfit (disk)."""
         check_object(digest, size, data)
-        write_whole(self.objects / digest, data)
+        self.put_whole(self.objects / digest, data)
 
     def read(self, digest: str, size: int) -> bytes:
         """An object's bytes, checked against its hash; a damaged one is removed. Raises Rejected("bad-object"), Unfit (disk)."""
         path = self.objects / digest
         try:
-            data = path.read_bytes()
+            data = self.files.read(path)
             check_object(digest, size, data)
         except FileNotFoundError:
             raise Rejected("missing-object", f"object {digest[:12]} is not on this device") from None
         except OSError as error:
             raise Unfit("disk", f"object {digest[:12]} cannot be read: {error.strerror}; check the disk") from None
         except Rejected:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.files.remove(path)
             raise
         return data
 
     def put_document(self, digest: str, data: bytes) -> None:
         """Keep a signed document under the digest of its payload; one that is there already is not written again."""
         with contextlib.suppress(OSError):
-            if (self.documents / digest).read_bytes() == data:
+            if self.files.read(self.documents / digest) == data:
                 return
-        write_whole(self.documents / digest, data)
+        self.put_whole(self.documents / digest, data)
 
     def document(self, digest: str) -> bytes:
         """A kept document; raises Rejected("missing-document")."""
         try:
-            return (self.documents / digest).read_bytes()
+            return self.files.read(self.documents / digest)
         except OSError:
             raise Rejected("missing-document", f"document {digest[:12]} is not on this device") from None
 
@@ -249,10 +253,10 @@ class StateFolder:
         """Delete every object, document and partial stream not named; returns how many files went."""
         gone = 0
         for folder, wanted in ((self.objects, set(objects)), (self.documents, set(documents)), (self.partial, set(documents))):
-            for path in folder.iterdir():
-                if path.name not in wanted:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+            with contextlib.suppress(OSError):
+                for name in self.files.names(folder):
+                    if name not in wanted:
+                        self.files.remove(folder / name)
                         gone += 1
         return gone
 

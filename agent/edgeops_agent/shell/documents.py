@@ -1,8 +1,9 @@
 """The signed documents at hand: those the slots need on disk and in memory, the most recent others in memory only."""
 
+import contextlib
 from collections.abc import Mapping
 
-from edgeops.wire.errors import Unfit
+from edgeops.wire.errors import Rejected, Unfit
 
 from ..core.record import Record
 from ..core.slot import Target
@@ -18,8 +19,11 @@ class Documents:
 
     def __init__(self, folder: StateFolder, record: Record, log: Sparing) -> None:
         self._folder, self._log = folder, log
-        names = [name for name in needed(record) if (folder.documents / name).is_file()]
-        self.known: Mapping[str, bytes] = {name: folder.document(name) for name in names}
+        known: dict[str, bytes] = {}
+        for name in needed(record):
+            with contextlib.suppress(Rejected):
+                known[name] = folder.document(name)
+        self.known: Mapping[str, bytes] = known
 
     def add(self, record: Record, new: Mapping[str, bytes]) -> None:
         """Take `new`. What `record` needs goes to disk before it is stored; what does not fit there fails its fetch later."""

@@ -29,7 +29,8 @@ from edgeops.wire.trust import Trust, accept_site, pin_chain
 from ..core.record import Record
 from . import https
 from .credentials import pair_of, signing_request
-from .disk import StateFolder, write_whole
+from .disk import StateFolder
+from .files import DISK, PRIVATE, Files
 from .identity import Paths, load_signer, own_signer
 from .reach import Way
 
@@ -63,19 +64,19 @@ def impatient(device: str, fingerprint: str) -> None:
     raise Unreachable("enrolment-pending", text)
 
 
-def enroll(text: str, state: Path, wait: Wait = impatient) -> Trust:
+def enroll(text: str, state: Path, wait: Wait = impatient, files: Files = DISK) -> Trust:
     """Redeem a pasted token or join line: make keys here, get a certificate, keep everything.
 
     Raises Misuse (token, folder, already enrolled, refused), Unreachable (no manager, not approved yet), Unfit (disk), Rejected
     (the manager or its answer is not to be believed).
     """
     token = Token.decode(text)
-    folder = open_folder(state)
+    folder = open_folder(state, files)
     try:
         if folder.is_enrolled():
             raise Misuse("already-enrolled", _again(state))
         folder.prepare()
-        return _redeem(token, folder, Paths(state), wait)
+        return _redeem(token, folder, Paths(state, files), wait)
     finally:
         folder.release()
 
@@ -92,32 +93,32 @@ def make_identity(state: Path) -> str:
 
     A key that is there is read whatever agent uses the folder: it never changes.
     """
-    _no_manager(state)
-    if Paths(state).identity.exists():
-        return sha256(load_signer(Paths(state)).public)
+    _no_manager(state, DISK)
+    if (paths := Paths(state)).has(paths.identity):
+        return sha256(load_signer(paths).public)
     folder = open_folder(state)
     try:
-        return sha256(own_signer(Paths(state)).public)
+        return sha256(own_signer(paths).public)
     finally:
         folder.release()
 
 
-def open_folder(state: Path) -> StateFolder:
+def open_folder(state: Path, files: Files = DISK) -> StateFolder:
     """Claim a folder to be an agent's; raises Misuse("state-folder" | "agent-running")."""
-    _no_manager(state)
-    folder = StateFolder(state)
+    _no_manager(state, files)
+    folder = StateFolder(state, files)
     folder.create()
     folder.claim()
     return folder
 
 
-def _no_manager(state: Path) -> None:
-    if (state / MANAGERS).exists():
+def _no_manager(state: Path, files: Files) -> None:
+    if files.look(state / MANAGERS):
         raise Misuse("state-folder", f"{state} holds a manager ({MANAGERS}); choose another --state folder")
 
 
 def _redeem(token: Token, folder: StateFolder, paths: Paths, wait: Wait) -> Trust:
-    signer, key = own_signer(paths), _tls_key(paths)
+    signer, key = own_signer(paths), _tls_key(folder, paths)
     csr = signing_request(key, token.device)
     request = EnrolRequest(token.fleet, token.device, token.secret, signer.public, csr, __version__).seal(signer)
     waiting = ""
@@ -145,24 +146,24 @@ def _keep(token: Token, answer: dict[str, Any], folder: StateFolder, paths: Path
         certificate = str(answer["certificate"]).encode()
     except (KeyError, TypeError, ValueError) as error:
         raise Rejected("malformed", f"the manager's answer cannot be used: {error!r}") from None
-    pair_of(paths.tls_key.read_bytes(), certificate)
+    pair_of(paths.files.read(paths.tls_key), certificate)
     for path, data in ((paths.certificate, certificate), (paths.site, str(answer["site"]).encode())):
-        write_whole(path, data, 0o600)
+        folder.put_whole(path, data, PRIVATE)
     folder.keep(Record(trust))  # whole or not there; the first copy of the record can be torn, and has none beside it
     folder.save(Record(trust))
     return trust
 
 
-def _tls_key(paths: Paths) -> ec.EllipticCurvePrivateKey:
+def _tls_key(folder: StateFolder, paths: Paths) -> ec.EllipticCurvePrivateKey:
     """A new TLS key, on disk; the same one again when an earlier try got that far."""
     try:
-        held = load_pem_private_key(paths.tls_key.read_bytes(), None)
+        held = load_pem_private_key(folder.files.read(paths.tls_key), None)
         if isinstance(held, ec.EllipticCurvePrivateKey) and isinstance(held.curve, ec.SECP256R1):
             return held
     except (OSError, ValueError, TypeError):
         pass
     made = ec.generate_private_key(ec.SECP256R1())
-    write_whole(paths.tls_key, private_pem(made), 0o600)
+    folder.put_whole(paths.tls_key, private_pem(made), PRIVATE)
     return made
 
 

@@ -1,7 +1,6 @@
 """Fetching one stream into the folder: frames are checked and placed, whole objects move to the object store."""
 
 import contextlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -40,10 +39,8 @@ class StreamFetch:
     def outstanding(self) -> int:
         """Bytes that will still be taken. Missing objects lie on disk twice for a moment: as frames (some are there) and whole."""
         missing = sum(end - start for name, start, end in offsets(self.stream) if not self.folder.has(name, end - start))
-        there = 0
-        with contextlib.suppress(FileNotFoundError):
-            there = self.path.stat().st_blocks * 512
-        return 2 * missing - min(there, missing)
+        seen = self.folder.files.look(self.path)
+        return 2 * missing - min(seen.taken if seen else 0, missing)
 
     def _check_space(self) -> None:
         """What other downloads still need is not free; two of one stream share one file."""
@@ -54,17 +51,15 @@ class StreamFetch:
 
     def _require(self, need: int, taken: int, what: str) -> None:
         with refusals("the frames"):
-            status = os.statvfs(self.folder.root)
-        free = status.f_bavail * status.f_frsize - taken
+            free = self.folder.files.free(self.folder.root) - taken
         if free < need:
             others = f" beside the {taken} that other downloads need" if taken else ""
             raise Unfit("disk-full", f"{what} needs {need} bytes of disk, {max(0, free)} are free{others}; free some space")
 
     def _resume(self) -> None:
-        with refusals("the frames"), contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+        with refusals("the frames"), contextlib.suppress(FileNotFoundError):
             for index in range(len(self.stream.frames)):
-                file.seek(index * self.stream.frame)
-                data = file.read(self.stream.length(index))
+                data = self.folder.files.read(self.path, index * self.stream.frame, self.stream.length(index))
                 if len(data) == self.stream.length(index) and any(data):
                     with contextlib.suppress(Rejected):
                         self.progress, _ = place(self.progress, index, data)
@@ -75,10 +70,7 @@ class StreamFetch:
         if at is not None:
             self._require(len(data) + RESERVE_BYTES, 0, "a frame and what must stay free")  # others write here too
             with refusals("a frame"):
-                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.seek(at)
-                    file.write(data)
+                self.folder.files.patch(self.path, at, data)
         self.progress = progress
         return progress.done
 
@@ -95,11 +87,10 @@ class StreamFetch:
     def _read(self, start: int, end: int) -> bytes:
         if end == start:
             return b""
-        with refusals("an object"), self.path.open("rb") as file:
-            file.seek(start)
-            return file.read(end - start)
+        with refusals("an object"):
+            return self.folder.files.read(self.path, start, end - start)
 
     def drop(self) -> None:
         """Delete the partial file."""
         with contextlib.suppress(OSError):
-            self.path.unlink()
+            self.folder.files.remove(self.path)

@@ -1,6 +1,7 @@
 """Who this device is: its Ed25519 identity key, and where that and its other keys and certificates lie."""
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,13 +11,21 @@ from edgeops.wire.errors import Misuse, Rejected
 from edgeops.wire.keys import Signer, private_pem
 
 from .disk import write_whole
+from .files import DISK, PRIVATE, Files
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where the keys and certificates of one agent lie."""
+    """Where the keys and certificates of one agent lie, and on which disk."""
 
     root: Path
+    files: Files = field(default=DISK, compare=False, repr=False)
+
+    def has(self, path: Path) -> bool:
+        """Whether there is such a file; one that cannot be looked at does not count."""
+        with contextlib.suppress(OSError):
+            return self.files.look(path) is not None
+        return False
 
     @property
     def identity(self) -> Path:
@@ -47,7 +56,7 @@ class Paths:
 def load_signer(paths: Paths) -> Signer:
     """The identity key; raises Misuse("not-enrolled") or Rejected("identity-damaged")."""
     try:
-        key = load_pem_private_key(paths.identity.read_bytes(), None)
+        key = load_pem_private_key(paths.files.read(paths.identity), None)
     except FileNotFoundError:
         raise Misuse("not-enrolled", f"{paths.root} holds no identity key; run `edgeops-agent enroll TOKEN`") from None
     except (OSError, ValueError, TypeError) as error:
@@ -59,8 +68,8 @@ def load_signer(paths: Paths) -> Signer:
 
 def own_signer(paths: Paths) -> Signer:
     """The identity key, made now if there is none: one for the life of the folder. Raises Rejected("identity-damaged"), Unfit."""
-    if not paths.identity.exists():
-        write_whole(paths.identity, private_pem(Ed25519PrivateKey.generate()), 0o600)
+    if not paths.has(paths.identity):
+        write_whole(paths.identity, private_pem(Ed25519PrivateKey.generate()), PRIVATE, paths.files)
     return load_signer(paths)
 
 

@@ -30,7 +30,7 @@ class Intake:
         self, folder: StateFolder, ledger: Ledger, documents: Documents, clock: Clock, device: Capabilities, log: Sparing,
         store: Callable[[Record], None], moved: Callable[[], None], astray: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._folder, self._paths, self._ledger = folder, Paths(folder.root), ledger
+        self._folder, self._paths, self._ledger = folder, Paths(folder.root, folder.files), ledger
         self._documents, self._clock, self._device, self._log = documents, clock, device, log
         self._store, self._moved, self._astray = store, moved, astray
 

@@ -10,7 +10,7 @@ from edgeops.wire.errors import EdgeopsError
 
 from ..core.slot import Build
 from . import builds
-from .disk import StateFolder, write_whole
+from .disk import StateFolder
 
 AGAIN_S = 5.0
 
@@ -31,8 +31,9 @@ class Pointers:
         path = self._folder.slots / f"{slot}.json"
         with contextlib.suppress(EdgeopsError, OSError):
             if build is None:
-                path.unlink(missing_ok=True)
+                self._folder.files.remove(path)
             else:
-                write_whole(path, builds.runnable(self._folder, slot, build, self._device_class).to_json().encode())
+                shown = builds.runnable(self._folder, slot, build, self._device_class)
+                self._folder.put_whole(path, shown.to_json().encode())
             self._shown[slot] = build
             self._again = 0.0

@@ -32,12 +32,11 @@ def keep_site(folder: StateFolder, site: bytes) -> None:
 
 def adopt(folder: StateFolder, paths: Paths, record: Record) -> Record:
     """The record naming the site document that enrolment left, where it names none yet; raises Unfit (disk)."""
-    if record.sites or not paths.site.exists():
+    if record.sites:
         return record
-    data = paths.site.read_bytes()
     try:
-        _parse(data)
-    except Rejected:
+        _parse(data := paths.files.read(paths.site))
+    except (OSError, Rejected):
         return record
     keep_site(folder, data)
     return replace(record, sites=(envelope.digest_of(data, "site"),))
@@ -59,7 +58,7 @@ def _readable(folder: StateFolder, paths: Paths, record: Record) -> Iterator[Sit
         except Rejected:
             continue
     try:
-        yield _parse(paths.site.read_bytes())
+        yield _parse(paths.files.read(paths.site))
     except (OSError, Rejected):
         return
 

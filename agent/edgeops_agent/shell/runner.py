@@ -18,7 +18,7 @@ from ..core.health import Evidence, judge
 from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
 from . import builds
 from .clock import tick
-from .disk import StateFolder, refusals, sync_folder
+from .disk import StateFolder, refusals
 from .journal import say
 from .news import Ailing, Collected, Crashed, Ran
 from .vacancy import Vacancy
@@ -138,7 +138,7 @@ class SlotRunner:
         if target.build:
             builds.runnable(self.folder, self.name, target.build, self.device_class)
             with refusals("the objects"):
-                sync_folder(self.folder.objects)
+                self.folder.files.sync(self.folder.objects)
         return True
 
     def _start(self, build: Build) -> Worker:

@@ -6,6 +6,7 @@ from pathlib import Path
 from edgeops.wire.errors import Unfit
 
 from .disk import write_whole
+from .files import DISK, Files
 
 MAX_FILES = 2_000
 
@@ -13,17 +14,18 @@ MAX_FILES = 2_000
 class Spool:
     """A folder of small files in order of arrival. Not durable to the last window: losing one is a gap, not an error."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, files: Files = DISK) -> None:
+        self.folder, self._files = folder, files
         self.dropped = 0
-        names = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
-        self._names = names
-        self._next = names[-1] + 1 if names else 0
+        self._names: list[int] = []
+        with contextlib.suppress(OSError):
+            self._names = sorted(int(name) for name in files.names(folder) if name.isdigit())
+        self._next = self._names[-1] + 1 if self._names else 0
 
     def add(self, data: bytes) -> None:
         """Keep one message; drops the oldest beyond the bound, or this one when the disk is full."""
         try:
-            write_whole(self.folder / str(self._next), data)
+            write_whole(self.folder / str(self._next), data, files=self._files)
         except Unfit:
             self.dropped += 1
             return
@@ -37,7 +39,7 @@ class Spool:
         """The next message to send, with its number; what cannot be read is dropped."""
         while self._names:
             try:
-                return self._names[0], (self.folder / str(self._names[0])).read_bytes()
+                return self._names[0], self._files.read(self.folder / str(self._names[0]))
             except OSError:
                 self._names.pop(0)
                 self.dropped += 1
@@ -51,4 +53,4 @@ class Spool:
 
     def _remove(self, number: int) -> None:
         with contextlib.suppress(OSError):
-            (self.folder / str(number)).unlink()
+            self._files.remove(self.folder / str(number))

@@ -170,7 +170,7 @@ class Upkeep:
         trust, key = bearings.record.trust, ec.generate_private_key(ec.SECP256R1())
         status, answer = self._first_answer(bearings.sites, renewal.request(trust, self._signer, key, bearings.renew))
         pair = renewal.read_answer(status, answer, key, trust, bearings.sites)
-        keep_pair(self._paths.pair, pair)
+        keep_pair(self._paths, pair)
         self._renew_at = pair.renew_at
         self._post(Renewed())
         until = f"{pair.certificate.not_valid_after_utc:%Y-%m-%d}"

@@ -34,7 +34,7 @@ class Voice:
 
     def __init__(self, folder: StateFolder, ledger: Ledger, signer: Signer, boot: str, device: Capabilities) -> None:
         self._folder, self._ledger, self._signer, self._boot, self._device = folder, ledger, signer, boot, device
-        self._spool = Spool(folder.spool)
+        self._spool = Spool(folder.spool, folder.files)
         self._reported = 0.0
         self._wait = REPORT_S
         self._at = time.monotonic() + REPORT_S
@@ -81,7 +81,7 @@ class Voice:
         self._say(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self._signer]))
 
     def _counted(self) -> dict[str, int]:
-        leases = held(self._folder.root)
+        leases = held(self._folder.root, self._folder.files)
         committed = {slot.current.release for slot in self._ledger.record.slots.values() if slot.current}
         return {
             "spool_dropped": self._spool.dropped, "saves_refused": self._ledger.refusals,

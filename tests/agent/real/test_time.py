@@ -273,4 +273,4 @@ def _age(place: Place, pi: Pi) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     then = int(time.time()) - YEAR
     certificate = pki.certify(place.hub.issuer, pi.state.name, key.public_key(), then, 30)
-    keep_pair(Paths(pi.state).pair, Pair(key, certificate))
+    keep_pair(Paths(pi.state), Pair(key, certificate))
