@@ -1,5 +1,6 @@
 """Where the manager is: the newest site first, the last proven one behind it, and no lost file that strands a device."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Device:
         self.clock = Clock(0, lambda: float(NOW))
         self.intake = Intake(
             self.folder, self.ledger, Documents(self.folder, self.ledger.record, log), self.clock, self.paper.device, log,
-            self.ledger.store, self._moved, self._lost,
+            self.ledger.store, self._moved, self._lost, os.urandom,
         )  # fmt: skip
         self.intake.begin()
 

@@ -151,7 +151,7 @@ class Desk:
         self.at += seconds
         before = len(self.posted)
         self.upkeep.look(Record(self.paper.trust), lambda: (SITE,), self)  # type: ignore[arg-type]
-        if thread := self.upkeep._thread:
+        if thread := self.upkeep._errand:
             thread.join(20)
         return self.posted[before:]
 

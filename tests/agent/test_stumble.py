@@ -65,19 +65,19 @@ def set_to(agent: Supervisor, phase: str) -> None:
 def test_a_number_too_large_to_keep_ends_the_order(agent: Supervisor, hands: Hands) -> None:
     """A trial whose end does not fit into the record: what is committed runs, the order fails by name, once, the agent goes on."""
     set_to(agent, "install")
-    agent._handle(("main", Done("install", 5, tick())))
+    agent.composure.handle(("main", Done("install", 5, tick())))
     assert agent.record.slots["main"].phase == "rollback" and hands.told[-1] == Run(None)
-    agent._handle(("main", Ran(None)))
+    agent.composure.handle(("main", Ran(None)))
     slot = agent.record.slots["main"]
     assert slot.last and (slot.phase, slot.last.verdict, slot.last.reason) == ("idle", "rolled-back", "internal")
-    agent._handle(("main", Tick(tick())))
+    agent.composure.handle(("main", Tick(tick())))
     assert len(slot.outbox) == agent.record.counters["internal_errors"] == 1
 
 
 def test_a_start_that_cannot_be_kept_ends_the_order_too(agent: Supervisor, hands: Hands) -> None:
     """After a restart the same order must not end the agent at once again, and what is committed must run."""
     set_to(agent, "fetch")
-    agent._handle(("main", Restarted(tick())))
+    agent.composure.handle(("main", Restarted(tick())))
     slot = agent.record.slots["main"]
     assert slot.last and (slot.phase, slot.last.verdict, slot.last.reason) == ("idle", "failed", "internal")
     assert hands.told == [Run(None)]
@@ -87,15 +87,15 @@ def test_a_worker_that_counts_nonsense_ends_no_order(agent: Supervisor, hands: H
     """Counts beyond all numbers are the worker's; what the slot works on goes on."""
     set_to(agent, "fetch")
     before = agent.record.slots
-    agent._handle(("main", Collected(BUILD, b"x", 10**30, 10**30)))
+    agent.composure.handle(("main", Collected(BUILD, b"x", 10**30, 10**30)))
     assert agent.record.slots == before and not hands.told
 
 
 def test_documents_that_raise_are_counted(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Documents of the HTTPS side that break the reader: counted, and the agent goes on."""
     monkeypatch.setattr(agent.intake, "take", lambda *_: 1 / 0)
-    agent._handle(Found((("root", b"x"),)))
-    agent._handle("connected")
+    agent.composure.handle(Found((("root", b"x"),)))
+    agent.composure.handle("connected")
     assert agent.record.counters["internal_errors"] == 1
 
 
@@ -127,5 +127,5 @@ def test_no_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_retained_order_that_was_taken_away_is_no_refused_message(agent: Supervisor) -> None:
     """Zero bytes on `dn/desired` are how a broker says that nothing is retained any more; elsewhere they are nonsense."""
     for noun, refused in (("desired", 0), ("doc", 1)):
-        agent._message(topics.down(agent.record.trust.device, noun), b"")
+        agent.hearing.message(topics.down(agent.record.trust.device, noun), b"")
         assert agent.record.counters.get("refused_message", 0) == refused

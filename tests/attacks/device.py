@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -20,12 +19,11 @@ from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import down
 from edgeops.wire.trust import Capabilities, Trust
 from edgeops_agent.core.record import Record
-from edgeops_agent.shell import intake
 from edgeops_agent.shell import supervisor as shell
-from edgeops_agent.shell.clock import Clock
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.identity import Paths
 from edgeops_agent.shell.inbox import Message
+from edgeops_agent.shell.ports import Ports
 from edgeops_agent.shell.upkeep import Found
 
 from .judge import Verdict, changed
@@ -60,19 +58,13 @@ def device(folder: Path, state: Mapping[str, Any]) -> Iterator[shell.Supervisor]
     Paths(folder).identity.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     can = state["capabilities"]
     is_a = Capabilities(can["device_class"], tuple(can["runtime"]), can["max_ir"], can["max_opset"])
-    with contextlib.ExitStack() as stack:
-        for place, name, ours in (
-            (shell, "make_link", lambda *_: Link()), (shell.facts, "capabilities", lambda: is_a),
-            (shell, "Clock", lambda floor, _wall: Clock(floor, lambda: state["now"], lambda: 0.0)),
-        ):  # fmt: skip
-            stack.enter_context(mock.patch.object(place, name, ours))
-        agent = shell.Supervisor(shell.Options(folder))
+    ports = Ports(wall=lambda: state["now"], monotonic=lambda: 0.0, capabilities=lambda: is_a, link=lambda *_: Link())
+    agent = shell.Supervisor(shell.Options(folder), ports)
     agent.clock.ask(state["nonce"])
     agent.documents.known = {digest: text.encode() for digest, text in state["documents"].items()}
     threads = threading.active_count()
     try:
-        with mock.patch.object(intake, "tick", lambda: 0):
-            yield agent
+        yield agent
         assert threading.active_count() <= threads + 1, "something was started"
     finally:
         agent.stop()
@@ -88,7 +80,7 @@ def offer(agent: shell.Supervisor, case: Mapping[str, Any]) -> Verdict:
     else:
         item = bundle(before.trust.device, documents) or Found(documents)
     agent.inbox.put(item)
-    agent._handle(agent.inbox.take(0))
+    agent.composure.handle(agent.inbox.take(0))
     return verdict(case["kind"], before, agent.record)
 
 

@@ -53,7 +53,7 @@ def test_slow_retrieval_ends(tmp_path: Path, score: Score) -> None:
         offer(agent, case)
         slot = agent.record.slots["main"]
         assert slot.phase == "fetch" and slot.deadline > 0
-        agent._handle(("main", Tick(slot.deadline)))
+        agent.composure.handle(("main", Tick(slot.deadline)))
         ended = agent.record.slots["main"].last
     assert ended and (ended.verdict, ended.reason) == ("failed", "fetch-deadline")
     score.refused("slow-retrieval", ended.reason)

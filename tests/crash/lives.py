@@ -7,6 +7,7 @@ must come to the end of its life by itself however often it is cut.
 import dataclasses
 import itertools
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,7 @@ class Life:
         clock = clocks.Clock(ledger.record.trust.time_floor, lambda: float(self.office.hub.now()))
         intake = Intake(
             folder, ledger, Documents(folder, ledger.record, log), clock, DEVICE, log, ledger.store,
-            lambda: self._told("sites", folder.load().sites == ledger.record.sites), lambda: None,
+            lambda: self._told("sites", folder.load().sites == ledger.record.sites), lambda: None, os.urandom,
         )  # fmt: skip
         intake.begin()
         upkeep = Upkeep(paths, load_identity(paths), clock, self._posted, ledger.report_number, self.office.fetch)

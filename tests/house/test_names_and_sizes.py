@@ -17,7 +17,6 @@ SPEAKS_OF_THE_MANAGER = {
 }
 NORMAL, MOST, FUNCTION = 300, 500, 40
 LONG_FILES = {
-    "agent/edgeops_agent/shell/supervisor.py": "the one loop of the device: every event source and every command in one place",
     "edgeops/rollout/engine.py": "one step function and its cases; apart they would have to be read together",
 }
 LONG_FUNCTIONS = {

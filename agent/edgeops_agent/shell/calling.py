@@ -1,7 +1,6 @@
 """How this device calls its manager: to which brokers, as whom, and where what it hears goes."""
 
-import secrets
-import time
+from collections.abc import Callable
 
 from edgeops.wire import topics
 from edgeops.wire.root import Site
@@ -24,11 +23,11 @@ def settings_for(paths: Paths, sites: tuple[Site, ...], device: str, will: tuple
     return LinkSettings(ways, device, certificate, key, *will)
 
 
-def make_link(settings: LinkSettings, inbox: Inbox, clock: Clock) -> DeviceLink:
+def make_link(settings: LinkSettings, inbox: Inbox, clock: Clock, chance: Callable[[], float]) -> DeviceLink:
     """A link that puts "connected" and messages into the inbox; it is not started yet."""
     link = DeviceLink(
         settings, lambda: inbox.put("connected"), lambda topic, data: inbox.offer(Message(topic, data)),
-        lambda: secrets.randbelow(1 << 20) / (1 << 20), time.monotonic, clock.least,
+        chance, clock.monotonic, clock.least,
     )  # fmt: skip
     link.subscribe(topics.downs_of(settings.device))
     return link

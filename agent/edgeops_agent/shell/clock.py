@@ -16,19 +16,19 @@ class Clock:
     def __init__(
         self, floor: int, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._floor, self._wall, self._monotonic = floor, wall, monotonic
+        self._floor, self._wall, self.monotonic = floor, wall, monotonic
         self._anchor: tuple[int, float] | None = None
         self.nonce = ""
         self.asked = 0
 
     def ask(self, nonce: str) -> str:
         """From now on only an answer to `nonce` is believed."""
-        self.nonce, self.asked = nonce, int(self._monotonic())
+        self.nonce, self.asked = nonce, int(self.monotonic())
         return nonce
 
     def believe(self, signed: SignedTime) -> None:
         """From now on this boot counts from the signed time, but never goes back, and never hears the same answer twice."""
-        if self._anchor is None or signed.now + self._monotonic() - self.asked > self.now():
+        if self._anchor is None or signed.now + self.monotonic() - self.asked > self.now():
             self._anchor = (signed.now, self.asked)
         self.nonce = ""
 
@@ -49,14 +49,18 @@ class Clock:
         """Unix seconds as the device's own clock shows them."""
         return int(self._wall())
 
+    def tick(self) -> int:
+        """Monotonic whole seconds: the machine's deadlines live within one boot of the agent."""
+        return int(self.monotonic())
+
     def now(self) -> int:
         """Believed Unix seconds."""
         if self._anchor:
             at, since = self._anchor
-            return at + int(self._monotonic() - since)
+            return at + int(self.monotonic() - since)
         return max(self.wall(), self._floor)
 
 
 def tick() -> int:
-    """Monotonic whole seconds: the machine's deadlines live within one boot of the agent."""
+    """The same, for who has no clock at hand."""
     return int(time.monotonic())

@@ -1,6 +1,5 @@
 """Signed documents as they come: judged by the core with the clock and the open nonce, what must be kept is kept, then stored."""
 
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from edgeops.wire.trust import Capabilities
 
 from ..core.receive import Received, Situation, receive
 from ..core.record import Record
-from .clock import Clock, tick
+from .clock import Clock
 from .disk import StateFolder
 from .documents import Documents
 from .identity import Paths
@@ -24,15 +23,15 @@ ASTRAY = ("[expired]", "[time-floor]", "[epoch]", "[unknown-key]")
 
 class Intake:
     """Takes bundles. `store` saves a record; `moved` hears that the ways to the manager have changed, `astray` that
-    documents look as if a newer root was missed."""
+    documents look as if a newer root was missed, `draw` gives random bytes."""
 
     def __init__(
         self, folder: StateFolder, ledger: Ledger, documents: Documents, clock: Clock, device: Capabilities, log: Sparing,
-        store: Callable[[Record], None], moved: Callable[[], None], astray: Callable[[], None],
+        store: Callable[[Record], None], moved: Callable[[], None], astray: Callable[[], None], draw: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         self._folder, self._paths, self._ledger = folder, Paths(folder.root, folder.files), ledger
         self._documents, self._clock, self._device, self._log = documents, clock, device, log
-        self._store, self._moved, self._astray = store, moved, astray
+        self._store, self._moved, self._astray, self._draw = store, moved, astray, draw
 
     def begin(self) -> None:
         """Take over the site that enrolment left; what the disk refuses now is tried at the next start."""
@@ -49,13 +48,13 @@ class Intake:
 
     def ask(self) -> str:
         """A new nonce for a birth; only its answer will be believed."""
-        return self._clock.ask(secrets.token_hex(32))
+        return self._clock.ask(self._draw(32).hex())
 
     def take(self, bundle: Bundle, by_site: int = 0) -> Received:
         """Judge, keep, store, believe; raises Unsaved, and then nothing has happened. `by_site` is whose endpoint brought it."""
         clock = self._clock
         situation = Situation(
-            clock.now(), tick(), clock.nonce, self._device, self._documents.known, clock.asked, clock.wall(), clock.sure
+            clock.now(), clock.tick(), clock.nonce, self._device, self._documents.known, clock.asked, clock.wall(), clock.sure
         )
         before = self._ledger.record
         received = receive(before, bundle, situation)

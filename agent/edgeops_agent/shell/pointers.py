@@ -4,7 +4,7 @@ A candidate on trial is never shown here, so a rollback changes nothing for them
 """
 
 import contextlib
-import time
+from collections.abc import Callable
 
 from edgeops.wire.errors import EdgeopsError
 
@@ -18,16 +18,16 @@ AGAIN_S = 5.0
 class Pointers:
     """Follows the record; a full disk leaves the older pointer, whose objects are kept as the previous model's."""
 
-    def __init__(self, folder: StateFolder, device_class: str) -> None:
-        self._folder, self._device_class = folder, device_class
+    def __init__(self, folder: StateFolder, device_class: str, now: Callable[[], float]) -> None:
+        self._folder, self._device_class, self._now = folder, device_class, now
         self._shown: dict[str, Build | None] = {}
         self._again = 0.0
 
     def show(self, slot: str, build: Build | None) -> None:
         """Point `slot` at `build`; does nothing when it does already. What cannot be written is tried again after 5 s."""
-        if (slot in self._shown and self._shown[slot] == build) or time.monotonic() < self._again:
+        if (slot in self._shown and self._shown[slot] == build) or self._now() < self._again:
             return
-        self._again = time.monotonic() + AGAIN_S
+        self._again = self._now() + AGAIN_S
         path = self._folder.slots / f"{slot}.json"
         with contextlib.suppress(EdgeopsError, OSError):
             if build is None:

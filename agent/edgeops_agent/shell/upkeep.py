@@ -5,7 +5,8 @@ prove themselves (roots, sites) are fetched without holding the server's dates a
 keep out the very root that takes it back.
 """
 
-import secrets
+import functools
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,20 @@ class Found:
     documents: tuple[tuple[str, bytes], ...]
 
 
+class Errand(Protocol):
+    """What is carried out beside the loop."""
+
+    def is_alive(self) -> bool:
+        """Whether it goes on."""
+
+
+def in_thread(name: str, work: Callable[[], None]) -> threading.Thread:
+    """Carry out `work` in a thread that nobody waits for at the end."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 class Door(Protocol):
     """What the link tells of its tries."""
 
@@ -74,10 +89,11 @@ class Upkeep:
     def __init__(
         self, paths: Paths, signer: Signer, clock: Clock, post: Callable[[object], None],
         number: Callable[[], int], fetch: Fetch = https.fetch, now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random, aside: Callable[[str, Callable[[], None]], Errand] = in_thread,
     ) -> None:  # fmt: skip
         self._paths, self._signer, self._clock, self._post, self._fetch, self._now = paths, signer, clock, post, fetch, now
-        self._number, self._log = number, Sparing()
-        self._thread: threading.Thread | None = None
+        self._number, self._chance, self._aside, self._log = number, chance, aside, Sparing(now=now)
+        self._errand: Errand | None = None
         self._wait, self._again = FIRST_S, 0.0
         self._together = now()
         self._lost = False
@@ -98,15 +114,14 @@ class Upkeep:
             if now - self._together > FIRST_S:  # it was gone for a while
                 self._wait, self._again = FIRST_S, 0.0
             self._together = now
-        if (self._thread and self._thread.is_alive()) or now < self._again:
+        if (self._errand and self._errand.is_alive()) or now < self._again:
             return
         if why := self._why(door):
             self._log.say("upkeep", f"{why}: asking the manager over HTTPS", "info", why)
             self._plan(self._wait)
             self._wait = min(2 * self._wait, MOST_S)
             renew, self._lost = self._due_number(door), False
-            self._thread = threading.Thread(target=self.run, args=(Bearings(record, sites(), renew),), name="upkeep", daemon=True)
-            self._thread.start()
+            self._errand = self._aside("upkeep", functools.partial(self.run, Bearings(record, sites(), renew)))
 
     def _why(self, door: Door) -> str:
         """What an errand is due for, empty for none."""
@@ -134,7 +149,7 @@ class Upkeep:
             return 0
 
     def _plan(self, seconds: float) -> None:
-        self._again = self._now() + seconds * (0.5 + secrets.randbelow(1 << 20) / (1 << 21))
+        self._again = self._now() + seconds * (0.5 + self._chance() / 2)
 
     def run(self, bearings: Bearings) -> None:
         """One errand, in this thread: follow the documents, then renew if that is due. Never raises."""

@@ -1,7 +1,7 @@
 """What the device says, signed with its identity: that it is there, how everything stands, what it has counted, that it leaves."""
 
 import contextlib
-import time
+from collections.abc import Callable
 from typing import Protocol
 
 from edgeops.wire import envelope, topics
@@ -32,12 +32,14 @@ class Mouth(Protocol):
 class Voice:
     """Signs and sends. `lively` are counts since this start that others keep up to date; they ride on every report."""
 
-    def __init__(self, folder: StateFolder, ledger: Ledger, signer: Signer, boot: str, device: Capabilities) -> None:
-        self._folder, self._ledger, self._signer, self._boot, self._device = folder, ledger, signer, boot, device
+    def __init__(
+        self, folder: StateFolder, ledger: Ledger, signer: Signer, boot: str, device: Capabilities, now: Callable[[], float]
+    ) -> None:
+        self._folder, self._ledger, self._signer, self._boot, self._device, self._now = folder, ledger, signer, boot, device, now
         self._spool = Spool(folder.spool, folder.files)
         self._reported = 0.0
         self._wait = REPORT_S
-        self._at = time.monotonic() + REPORT_S
+        self._at = now() + REPORT_S
         self.lively = {"calls": 0, "errors": 0}
         self.mouth: Mouth | None = None
 
@@ -68,7 +70,7 @@ class Voice:
 
     def report(self, news: bool = True) -> None:
         """Say how everything stands. News is repeated after 5, 10 and 20 seconds, since nobody may have been listening."""
-        self._reported = time.monotonic()
+        self._reported = self._now()
         self._wait = NEWS_S if news else min(2 * self._wait, REPORT_S)
         self._at = self._reported + self._wait
         if self.mouth is None or not self.mouth.connected:
@@ -97,7 +99,7 @@ class Voice:
 
     def speak(self) -> None:
         """Send what is due: the next report, then telemetry that waits."""
-        if time.monotonic() >= self._at:
+        if self._now() >= self._at:
             self.report(news=self._wait < NEWS_S)
         topic = topics.up(self._ledger.record.trust.device, "tele")
         while self.mouth and self.mouth.connected and (item := self._spool.oldest()) is not None:

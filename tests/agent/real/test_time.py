@@ -28,6 +28,7 @@ from edgeops_agent.shell import link, upkeep
 from edgeops_agent.shell.credentials import Pair, keep_pair, read_pair
 from edgeops_agent.shell.enrolment import enroll
 from edgeops_agent.shell.identity import Paths
+from edgeops_agent.shell.ports import Ports
 from edgeops_agent.shell.supervisor import Options, Supervisor
 
 from .site import free_port, until
@@ -118,7 +119,7 @@ class Pi:
 
     def start(self) -> None:
         """Run the agent."""
-        self.agent = Supervisor(Options(self.state, wall=lambda: self.wall))
+        self.agent = Supervisor(Options(self.state), Ports(wall=lambda: self.wall))
         self.threads.append(threading.Thread(target=self.agent.run, daemon=True))
         self.threads[-1].start()
 

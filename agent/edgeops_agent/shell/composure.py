@@ -1,0 +1,75 @@
+"""No error ends the loop: an agent that is started anew would meet the same item again."""
+
+import contextlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ..core.slot import Event, Failed, Restarted, Slot, Tick
+from .clock import Clock
+from .journal import Sparing
+from .ledger import Ledger, Unsaved
+from .news import Ran
+
+
+class Composure:
+    """Hands each item to `take`. What the disk refuses to save waits; what nobody thought of fails the order at hand, once.
+
+    `feed` brings a slot an event, `run_committed` lets what is committed run: nothing new is decided by that. `missed` says that a
+    message was not heard and must be asked for again.
+    """
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock, log: Sparing, take: Callable[[Any], None], feed: Callable[[str, Event], None],
+        run_committed: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._ledger, self._clock, self._log = ledger, clock, log
+        self._take, self._feed, self._run_committed = take, feed, run_committed
+        self._postponed: list[tuple[str, Any]] = []
+        self.missed = False
+
+    def handle(self, item: Any) -> None:
+        """Take one item. Never raises."""
+        try:
+            self._take(item)
+        except Unsaved:
+            self._put_off(item)
+        except Exception:
+            self._stumbled(item)
+
+    def go_on(self) -> None:
+        """Take again what was put off."""
+        waiting, self._postponed = self._postponed, []
+        for item in waiting:
+            self.handle(item)
+
+    def _put_off(self, item: Any) -> None:
+        """What the disk does not let us save is not acted upon: events wait, messages are asked for again."""
+        if not isinstance(item, tuple):
+            self.missed = True
+            return
+        name, event = item
+        failed = isinstance(event, Failed) and event.phase == "trial"
+        if failed or isinstance(event, Restarted):
+            self._run_committed(name)
+        if not isinstance(event, Tick):
+            self._postponed.append(item)
+
+    def _stumbled(self, item: Any) -> None:
+        """What nobody thought of: counted, and the order at hand has failed, once; what is committed runs in any case."""
+        self._log.say("internal", f"not understood: {traceback.format_exc()}", "error")
+        with contextlib.suppress(Exception):
+            self._ledger.store(self._ledger.record.counted("internal_errors"))
+        if not (isinstance(item, tuple) and isinstance(item[1], Event | Ran)):
+            return
+        name, slot = item[0], self._ledger.record.slots.get(item[0], Slot())
+        order, now = slot.target.order if slot.target else 0, self._clock.tick()
+        failed = Failed(slot.phase, order, now, "internal", "the agent did not understand it")
+        try:
+            self._feed(name, failed)
+        except Unsaved:
+            self._put_off((name, failed))
+        except Exception:
+            self._log.say("internal", f"slot {name} stays as it is: {traceback.format_exc()}", "error", "again", slot=name)
+        if not isinstance(item[1], Tick):
+            self._run_committed(name)
