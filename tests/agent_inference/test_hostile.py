@@ -250,11 +250,11 @@ def test_a_worker_that_raves(shop, hire, monkeypatch, how, wait_for):
         more["env"]["RAVING"] = how
         return real([sys.executable, "-c", RAVING, *command[4:]], **more)
 
-    monkeypatch.setattr("edgeops_agent.shell.workers.subprocess.Popen", popen)
+    monkeypatch.setattr("edgeops_agent.shell.process.subprocess.Popen", popen)
     reasons, before = [], psutil.Process().memory_info().rss
     worker = hire(replace(shop.linear()[0], limits=Limits(256 << 20, 2000, 500)), on_end=reasons.append)
     outcome = worker.check()
     assert not outcome.ok and isinstance(outcome.reason, str) and outcome.reason
     wait_for(lambda: reasons and not worker.alive)
     assert len(reasons) == 1
-    assert psutil.Process().memory_info().rss - before < 300 << 20
+    assert psutil.Process().memory_info().rss - before < 50 << 20

@@ -30,7 +30,7 @@ acts = {
     "connect": lambda: socket.create_connection(("127.0.0.1", int(sys.argv[2]))).close(),
 }
 before = {name: tried(act) for name, act in acts.items()}
-print(enclose([folder / "model"]), set(before.values()), *(tried(act) for act in acts.values()), sep="|")
+print(not enclose([folder / "model"]), set(before.values()), *(tried(act) for act in acts.values()), sep="|")
 """
 
 

@@ -76,12 +76,13 @@ class HttpServer:
         thread = threading.Thread(target=self._converse, args=(reader,), name="connection", daemon=True)
         if not self._enter(reader, thread, time.monotonic() + wait):
             self._turn_away(connection)
+            reader.close()
             return
         try:
             thread.start()
         except RuntimeError:  # no memory for its stack; the client may try again
-            connection.close()
-            self._forget(reader)
+            self._forget(reader)  # from here on nobody tells it to give up
+            reader.close()
 
     def _enter(self, reader: Reader, thread: threading.Thread, until: float) -> bool:
         """A place for `reader`, if need be that of the connection which has kept its thread waiting longest."""
@@ -89,8 +90,7 @@ class HttpServer:
             while len(self._readers) >= self._limits.connections:
                 if victim := self._longest_waiting():
                     del self._readers[victim]
-                    with contextlib.suppress(OSError):
-                        victim.connection.shutdown(socket.SHUT_RDWR)
+                    victim.give_up()
                 elif self.draining or time.monotonic() >= until:
                     return False
                 else:
@@ -162,8 +162,8 @@ class HttpServer:
         except MemoryError:  # not even for the reply
             pass
         finally:
-            connection.close()
-            self._forget(reader)
+            self._forget(reader)  # from here on nobody tells it to give up
+            reader.close()
 
     def _exchange(self, reader: Reader) -> tuple[Request | None, Response | None]:
         """Read one request and make its reply: (None, reply) for one that cannot be read, (None, None) at the end of the stream."""
@@ -204,14 +204,14 @@ class HttpServer:
         connection = reader.connection
         if not self.draining:
             ready = reader.poll.poll(self._limits.idle_seconds * 1000)
-            if not ready:
+            if not ready or reader.given_up:
                 return False
             if any(fd == connection.fileno() for fd, _ in ready):
                 return True
         if self._pass_over is not None and self._pass_over(connection):
             return False
         reader.poll.unregister(self._wake)
-        return bool(reader.poll.poll(max(0.0, self._close_at - time.monotonic()) * 1000))
+        return bool(reader.poll.poll(max(0.0, self._close_at - time.monotonic()) * 1000)) and not reader.given_up
 
 
 def _linger(connection: socket.socket, unread: bool) -> None:

@@ -1,5 +1,7 @@
 """Reading HTTP/1.1 requests off a connection, within limits: nothing is allocated because a client claims it will send it."""
 
+import contextlib
+import os
 import select
 import socket
 import threading
@@ -67,12 +69,29 @@ class Reader:
         self.poll = select.poll()
         self.poll.register(connection, select.POLLIN)
         self.poll.register(wake, select.POLLIN)
+        self._end, self._begin = os.pipe()  # a `shutdown` would wake a waiting thread too, but no worker may call it
+        self._quiet = select.poll()
+        for poll in (self.poll, self._quiet):
+            poll.register(self._end, select.POLLIN)
+        self._quiet.register(connection, select.POLLIN)
+        self.given_up = False
         self.pending = b""
         self.since: float | None = time.monotonic()
         self.asked = False
         self._limits, self._budget = limits, budget
         self._taken = 0
-        self._hurried = False
+
+    def give_up(self) -> None:
+        """Make the thread that waits for this client stop waiting; from any thread."""
+        self.given_up = True
+        with contextlib.suppress(OSError):
+            os.write(self._begin, b"x")
+
+    def close(self) -> None:
+        """Close the connection; by its own thread, once."""
+        self.connection.close()
+        for fd in (self._end, self._begin):
+            os.close(fd)
 
     def request(self) -> Request | None:
         """The next request, None at the end of the stream; raises Misuse for what is malformed, too large or too slow."""
@@ -93,13 +112,10 @@ class Reader:
             raise Misuse("too-slow", f"the request was not whole after {self._limits.request_seconds:g} s") from None
 
     def release(self) -> None:
-        """The request is answered: give its bytes back, let the reply take its time."""
+        """The request is answered: give its bytes back."""
         if self._taken:
             self._budget.give(self._taken)
             self._taken = 0
-        if self._hurried:
-            self.connection.settimeout(self._limits.request_seconds)
-            self._hurried = False
 
     def _take(self, size: int) -> None:
         self._budget.take(size)
@@ -139,7 +155,7 @@ class Reader:
     def _fill(self, view: memoryview, deadline: float) -> None:
         at = progress = 0
         while at < len(view):
-            self._check(deadline)
+            self._await(deadline)
             got = self.connection.recv_into(view[at:])
             if not got:
                 raise ConnectionError
@@ -148,16 +164,15 @@ class Reader:
                 progress, self.since = at, time.monotonic()
 
     def _receive(self, deadline: float) -> bytes:
-        self._check(deadline)
+        self._await(deadline)
         return self.connection.recv(CHUNK)
 
-    def _check(self, deadline: float) -> None:
+    def _await(self, deadline: float) -> None:
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or not self._quiet.poll(left * 1000):
             raise TimeoutError
-        if left < self._limits.request_seconds - 0.1:  # a system call that quick requests are spared
-            self.connection.settimeout(left)
-            self._hurried = True
+        if self.given_up:
+            raise ConnectionError
 
 
 def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:

@@ -1,35 +1,30 @@
 """The supervisor's side of an inference worker: start, check, serve, drain, collect, stop; every wait has a deadline.
 
 A worker that hangs is killed, one that dies is noticed, and each ending has a name: load-timeout, call-timeout, memory,
-crashed:SIGSEGV … This module never imports onnxruntime: nothing a model does can reach the supervisor.
+crashed:SIGSEGV … A model may have taken it over: what it says is read within limits, and only what it was asked for. This module
+never imports onnxruntime: nothing a model does can reach the supervisor.
 """
 
 import os
 import queue
-import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard
 
 from edgeops.wire.errors import Misuse, Unfit
 
 from .frames import Channel
 from .outcome import ProbeOutcome
+from .process import Process, subtree
 from .runnable import Runnable
 
 START_SECONDS = 60.0
 REPLY_SECONDS = 10.0
 DRAIN_SECONDS = 10.0
-MOST_REPLIES = 1000  # more than a check has golden cases and timed calls
-_NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory")
-# Linux ties "die with the parent" to the thread that started the child: this one lives as long as the supervisor
-_LAUNCHER = ThreadPoolExecutor(1, thread_name_prefix="launch-workers")
+MOST_FRAMES = 1000  # more than a check has golden cases and timed calls
+MOST_PASSED = 256  # connections that a draining worker can have
+MOST_COUNT = 2**53
 
 
 class Worker:
@@ -37,29 +32,32 @@ class Worker:
 
     def __init__(self, on_end: Callable[[str], None] | None = None) -> None:
         self._on_end = on_end
-        self._replies: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._frames: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._asking = threading.Lock()
         self._ended = threading.Event()
-        self._tail: deque[bytes] = deque(maxlen=40)
         self._reason = ""
+        self._awaited = MOST_FRAMES
+        self._passing = 0
         self._successor: Worker | None = None
-        self._process: subprocess.Popen[bytes]
+        self._process: Process
         self._channel: Channel
-        self._tail_thread: threading.Thread
         self._runnable: Runnable | None = None
+        self._sockets: Sequence[socket.socket] = ()
+        self.confinement: Mapping[str, bool] = {}
+        self.unconfined: tuple[str, ...] = ()
 
     def start(self, runnable: Runnable, sockets: Sequence[socket.socket] = ()) -> None:
-        """Start the process for `runnable`; it inherits the listening `sockets`, which stay the caller's. Returns at once."""
+        """Start the process for `runnable`; it is handed the listening `sockets` when it serves, and they stay the caller's.
+
+        Returns at once. Raises OSError when no process can be started.
+        """
         if self._runnable is not None:
             raise Misuse("worker-used", "a worker runs one model once; make a new one")
         ours, theirs = socket.socketpair()
         with theirs:
-            listeners = [sock.fileno() for sock in sockets]
-            self._process = _LAUNCHER.submit(_launch, theirs.fileno(), listeners, _files(runnable)).result()
+            self._process = Process(theirs, runnable)
         self._channel = Channel(ours)
-        self._runnable = runnable
-        self._tail_thread = threading.Thread(target=self._keep_tail, name=f"tail-{self.pid}", daemon=True)
-        self._tail_thread.start()
+        self._runnable, self._sockets = runnable, sockets
         threading.Thread(target=self._hear, name=f"hear-{self.pid}", daemon=True).start()
 
     def check(self) -> ProbeOutcome:
@@ -68,28 +66,32 @@ class Worker:
             raise Misuse("not-started", "start the worker before checking it")
         with self._asking:
             outcome = self._check(self._runnable)
+            self._awaited = 0
         if not outcome.ok:
             self._kill(outcome.reason)
         return outcome
 
     def serve(self) -> None:
         """Let the worker accept connections; raises Unfit with the reason when it is gone."""
-        self._ask({"do": "serve"}, REPLY_SECONDS)
+        self._ask({"do": "serve"}, REPLY_SECONDS, [sock.fileno() for sock in self._sockets])
 
     def drain(self, successor: "Worker | None" = None, seconds: float = DRAIN_SECONDS) -> int:
         """Stop accepting, finish what is in flight; idle connections go to `successor` (already serving) or are closed.
 
         Returns the number of requests cut off after `seconds`.
         """
-        self._successor = successor
+        self._successor, self._passing = successor, MOST_PASSED if successor else 0
         reply = self._ask(
             {"do": "drain", "pass_over": successor is not None, "seconds": seconds}, seconds + REPLY_SECONDS
         )
-        return int(reply["cut"])
+        cut = reply.get("cut")
+        return cut if _is_count(cut) else 0
 
     def collect(self) -> dict[str, Any]:
         """`counters` (calls, errors, errors_by_reason, latency_us_p50, latency_us_p99 …) and `window`: sketch bytes or None."""
-        return self._ask({"do": "collect"}, REPLY_SECONDS)
+        reply = self._ask({"do": "collect"}, REPLY_SECONDS)
+        said, window = reply.get("counters"), reply.get("window")
+        return {"counters": _counts(said), "window": window if isinstance(window, bytes) else None}
 
     def stop(self) -> None:
         """End the process, gently if it answers, and wait until it is gone. Safe to call twice."""
@@ -97,6 +99,7 @@ class Worker:
             return
         self._reason = self._reason or "stopped"
         if not self._ended.is_set():
+            self._awaited = 1
             self._channel.send({"do": "stop"})
             if not self._ended.wait(2.0):
                 self._process.kill()
@@ -113,6 +116,11 @@ class Worker:
         return self._reason if self._ended.is_set() else ""
 
     @property
+    def last_words(self) -> str:
+        """How the process ended, its peak of memory, its limit and the end of what it wrote: at most 500 printable characters."""
+        return self._process.words(self._reason or "running") if self._runnable is not None else ""
+
+    @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
@@ -121,46 +129,61 @@ class Worker:
         call = runnable.limits.call_ms / 1000
         deadlines = {"start": START_SECONDS, "load": runnable.limits.load_ms / 1000, "call": 2 * call + 1.0}
         waiting = "start"
-        for _ in range(MOST_REPLIES):
+        for _ in range(MOST_FRAMES):
             try:
-                frame = self._replies.get(timeout=deadlines[waiting])
+                frame = self._frames.get(timeout=deadlines[waiting])
             except queue.Empty:
                 self._kill(f"{waiting}-timeout")
                 limit = deadlines[waiting] if waiting != "call" else call
                 return ProbeOutcome(False, f"{waiting}-timeout", f"no answer after {limit:g} s, the worker was killed")
             if frame is None:
-                return ProbeOutcome(False, self._reason, self._last_words())
+                return ProbeOutcome(False, self._reason, self.last_words)
             if "reply" in frame:
                 return self._outcome(frame["reply"])
-            waiting = "load" if frame.get("phase") == "ready" else "call"
-            if waiting == "load":
+            if waiting == "start":
+                self._learn(frame)
                 self._channel.send({"do": "load", "runnable": runnable.to_json()})
+            waiting = "load" if waiting == "start" else "call"
         return self._outcome(None)
+
+    def _learn(self, ready: Mapping[str, Any]) -> None:
+        """How the worker is confined: its own words, from before it knew of a model, and the group we have put it in."""
+        holds, missing = ready.get("holds"), ready.get("missing")
+        ours = subtree()
+        self.confinement = {
+            **({str(name): held is True for name, held in holds.items()} if isinstance(holds, dict) else {}),
+            "cgroup": self._process.cell is not None,
+        }
+        self.unconfined = (
+            *(map(str, missing) if isinstance(missing, list) else ()), *([ours.message] if isinstance(ours, Unfit) else []),
+        )  # fmt: skip
 
     def _outcome(self, reply: Any) -> ProbeOutcome:
         """What the worker says of itself; a worker that a model has taken over may say anything."""
         try:
             said = ProbeOutcome(**reply)
             return ProbeOutcome(
-                said.ok is True, str(said.reason)[:64], str(said.detail)[:1000], int(said.latency_us_p50), int(said.latency_us_p99)
-            )
+                said.ok is True, str(said.reason)[:64], str(said.detail)[:1000], _count(said.latency_us_p50),
+                _count(said.latency_us_p99),
+            )  # fmt: skip
         except (TypeError, ValueError):
             self._kill("bad-reply")
             return ProbeOutcome(False, "bad-reply", "the worker spoke nonsense and was killed")
 
-    def _ask(self, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def _ask(self, message: dict[str, Any], seconds: float, fds: Sequence[int] = ()) -> dict[str, Any]:
         with self._asking:
             if not self.alive:
-                raise Unfit(self._reason or "not-started", f"the worker is not running; {self._last_words()}")
-            self._channel.send(message)
+                raise Unfit(self._reason or "not-started", f"the worker is not running; {self.last_words}")
+            self._awaited = 1
+            self._channel.send(message, fds)
             try:
-                frame = self._replies.get(timeout=seconds)
+                frame = self._frames.get(timeout=seconds)
             except queue.Empty:
                 self._kill("unresponsive")
                 raise Unfit("unresponsive", f"the worker did not answer within {seconds:g} s and was killed") from None
             if frame is None:
-                self._replies.put(None)
-                raise Unfit(self._reason, f"the worker ended: {self._reason}; {self._last_words()}")
+                self._frames.put(None)
+                raise Unfit(self._reason, f"the worker ended; {self.last_words}")
             reply = frame.get("reply")
             if not isinstance(reply, dict):
                 self._kill("bad-reply")
@@ -170,69 +193,63 @@ class Worker:
     def _hear(self) -> None:
         while (received := self._channel.receive()) is not None:
             frame, fds = received
-            if frame.get("event") == "stuck":
-                self._reason = self._reason or "call-timeout"
-            elif frame.get("event") == "connection":
-                if self._successor is not None:
-                    self._successor._channel.send({"do": "adopt"}, fds)
-                for fd in fds:
-                    os.close(fd)
-            elif self._replies.qsize() < MOST_REPLIES:
-                self._replies.put(frame)
-            else:
+            allowed = self._take(frame, fds)
+            for fd in fds:
+                os.close(fd)
+            if not allowed:
                 self._reason = self._reason or "bad-reply"
+                self._process.kill()
                 break
         self._channel.shut()
-        try:
-            code = self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._tail_thread.join(1.0)
-        self._reason = self._reason or self._reason_of(code)
+        self._reason = self._process.reap(self._reason)
         self._channel.close()
         self._ended.set()
-        self._replies.put(None)
+        self._frames.put(None)
         if self._on_end is not None:
             self._on_end(self._reason)
 
-    def _reason_of(self, code: int) -> str:
-        if any(word in self._last_words() for word in _NO_MEMORY):
-            return "memory"
-        return f"crashed:{signal.Signals(-code).name}" if code < 0 else f"crashed:exit-{code}"
+    def _take(self, frame: dict[str, Any], fds: list[int]) -> bool:
+        """Take one frame; False when nothing called for it or the worker has to end."""
+        if frame.get("event") == "stuck":
+            self._reason = self._reason or "call-timeout"
+            return False
+        if frame.get("event") == "connection":
+            self._passing -= 1
+            if self._passing < 0 or self._successor is None:
+                return False
+            self._successor._channel.send({"do": "adopt"}, fds)
+            return True
+        if self._awaited <= 0:
+            return False
+        first, self._awaited = self._awaited == MOST_FRAMES, 0 if "reply" in frame else self._awaited - 1
+        self._frames.put(frame if first or "reply" in frame else {})
+        return True
 
     def _kill(self, reason: str) -> None:
         self._reason = self._reason or reason
         self._process.kill()
         self._ended.wait(REPLY_SECONDS)
 
-    def _keep_tail(self) -> None:
-        stream = self._process.stderr
-        if stream is not None:
-            with stream:
-                self._tail.extend(iter(lambda: stream.readline(4096), b""))
 
-    def _last_words(self) -> str:
-        return b"".join(list(self._tail)).decode(errors="replace")[-1000:].strip()
+def _count(said: Any) -> int:
+    """A number that a record and a message can hold; raises ValueError for anything else."""
+    if not _is_count(said):
+        raise ValueError("not a count")
+    return int(said)
 
 
-def _files(runnable: Runnable) -> list[Path]:
-    paths = (runnable.skeleton, runnable.blobs, runnable.golden, runnable.reference)
-    return [path.resolve() for path in paths if path is not None]
+def _counts(said: Any) -> dict[str, Any]:
+    """Counters by name, one level deep; whatever is none is left out."""
+    if not isinstance(said, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for name, value in list(said.items())[:32]:
+        if isinstance(value, dict):
+            found[str(name)[:64]] = {str(key)[:64]: one for key, one in list(value.items())[:32] if _is_count(one)}
+        elif _is_count(value):
+            found[str(name)[:64]] = int(value)
+    return found
 
 
-def _launch(control: int, listeners: list[int], readable: list[Path]) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-P", "-m", "edgeops_agent.shell.worker"]
-    command += ["--control", str(control), "--parent", str(os.getpid())]
-    for fd in listeners:
-        command += ["--listen", str(fd)]
-    for path in readable:
-        command += ["--read", str(path)]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        pass_fds=(control, *listeners),
-        env={**os.environ, "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
+def _is_count(said: Any) -> TypeGuard[int]:
+    return isinstance(said, int) and 0 <= said <= MOST_COUNT
