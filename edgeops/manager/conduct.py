@@ -105,7 +105,7 @@ def _offer(hub: Hub, tx: Connection, job: Job, row: Row, release: Release) -> li
         return [DeviceStarted(now, row["wave"]), Outcome(now, row["wave"], "unfit", error.reason)]
     stream = ensure(hub, tx, job.rollout.plan.release, name, variant)
     trial, budget = Trial.parse(Fields(job.plan.get("trial", {}), "trial")), job.plan.get("budget_bytes", 0)
-    wish = SlotWish("run", job.rollout.plan.release, name, stream, job.id, trial, {}, budget)
+    wish = SlotWish("run", job.rollout.plan.release, name, stream, job.id, trial, budget_bytes=budget)
     before = wish_of(tx, row["device"], row["slot"])
     rows.change(tx, assignments, key, status="offered", before=before, offered_at=now)
     if set_wish(tx, row["device"], row["slot"], wish.payload()):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .conditions import Conditions
 from .fields import HEX64, ID, Fields, brief
 from .root import URL
 
@@ -60,7 +61,7 @@ class SlotWish:
     stream: str = ""
     rollout: str = ""
     trial: Trial = field(default_factory=Trial)
-    conditions: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=Conditions)
     budget_bytes: int = 0
 
     def payload(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class SlotWish:
             return {"action": "none", "rollout": self.rollout}
         body = {
             "action": self.action, "release": self.release, "variant": self.variant, "stream": self.stream,
-            "rollout": self.rollout, "trial": self.trial.payload(), "conditions": dict(self.conditions),
+            "rollout": self.rollout, "trial": self.trial.payload(), "conditions": self.conditions.payload(),
             "budget_bytes": self.budget_bytes,
         }  # fmt: skip
         return brief(body, USUAL_SLOT)
@@ -85,7 +86,8 @@ class SlotWish:
             return SlotWish("none", rollout=rollout)
         return SlotWish(
             action, fields.text("release", HEX64), fields.text("variant", ID), fields.text("stream", HEX64, default=""), rollout,
-            Trial.parse(fields.sub("trial", {})), fields.mapping("conditions", 32, {}), fields.number("budget_bytes", default=0),
+            Trial.parse(fields.sub("trial", {})), Conditions.parse(fields.sub("conditions", {})),
+            fields.number("budget_bytes", default=0),
         )  # fmt: skip
 
 
@@ -168,12 +170,16 @@ class Floor:
         return Floor(fields.text("fleet", ID), fields.number("version", 1), fields.counts("floors", MAX_FLOORS))
 
 
-COMMANDS = ("ack",)
+COMMANDS = ("ack", "commit")
 
 
 @dataclass(frozen=True, slots=True)
 class CommandDocument:
-    """A command of the online key, numbered on its own. `ack`: the outcomes of all orders up to `order` are stored."""
+    """A command of the online key, numbered on its own.
+
+    `ack`: the outcomes of all orders up to `order` are stored. `commit`: whatever waits at a barrier under an order up to `order`
+    may commit, since every device of that barrier has passed its trial.
+    """
 
     fleet: str
     device: str

@@ -13,7 +13,7 @@ from .errors import Rejected
 from .fields import HEX32, HEX64, ID, Fields
 from .keys import Signer, is_signed, key_id
 
-PHASES = ("idle", "waiting", "fetch", "verify", "install", "trial", "committed", "rollback")
+PHASES = ("idle", "waiting", "fetch", "verify", "install", "ready", "trial", "proven", "committed", "rollback")
 VERDICTS = ("", "committed", "committed-unproven", "rolled-back", "failed", "unfit", "cancelled", "removed", "prefetched")
 KINDS = ("birth", "goodbye", "gone")
 MAX_BUNDLE = 2 * envelope.MAX_ENVELOPE

@@ -33,7 +33,7 @@ from .keys import sha256
 from .release import Release, Variant
 from .root import Root, Site
 
-KNOWN_MUST: frozenset[str] = frozenset()
+KNOWN_MUST: frozenset[str] = frozenset({"conditions"})
 MAX_ROOT = 24 << 10  # bytes of the payload; its envelope must fit the record it is kept in
 
 

@@ -1,7 +1,8 @@
 """The crash harness: the update machine in a small world of disk, memory and orders, cut at every boundary, alone and in pairs.
 
-A world says how each phase of each build turns out. A run feeds orders, cuts the power at chosen points, adds noise (late,
-duplicate or replayed events) and looks at the invariants after every step. Of the product it knows only `step` and its words.
+A world (worlds.py) says how each phase of each build turns out. A run feeds orders, cuts the power at chosen points, adds noise
+(late, duplicate or replayed events) and looks at the invariants after every step. All it knows of the product is `step` and its
+words.
 """
 
 import itertools
@@ -10,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
+from edgeops.wire.conditions import Fact, unmet
 from edgeops_agent.core import slot as words
 from edgeops_agent.core.slot import (
     Acked,
     Build,
+    Cleared,
     Discard,
     Done,
     Event,
@@ -25,6 +28,8 @@ from edgeops_agent.core.slot import (
     Report,
     Restarted,
     Run,
+    Sense,
+    Sensed,
     Slot,
     Target,
     Tick,
@@ -33,10 +38,8 @@ from edgeops_agent.core.slot import (
     WakeAt,
 )
 
-OLD = Build("a" * 64, "fp32", "m", 1)
-OLDER = Build("0" * 64, "fp32", "m", 0)
-NEW = Build("b" * 64, "fp32", "m", 2)
-NEXT = Build("c" * 64, "fp32", "m", 3)
+from .worlds import FATAL, FREE, NEW, OLD, OLDER, World, worlds
+
 LIMIT = 200
 
 
@@ -46,39 +49,6 @@ class PowerCut(Exception):
 
 class Violation(AssertionError):
     """An invariant does not hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """How things turn out: the phase that fails for NEW (or none), how, and which orders come."""
-
-    name: str
-    fails: str = ""
-    how: str = "fail"  # fail | kill (the device dies while doing it) | unfit | hang (no answer ever)
-    orders: tuple[tuple[str, Build | None], ...] = (("run", NEW),)
-    start: Slot = field(default_factory=lambda: Slot(current=OLD, previous=OLDER, order=1))
-    offline: bool = False
-    early: int = 0
-
-
-def worlds() -> tuple[World, ...]:
-    """Every world the harness visits."""
-    found = [World("fine"), World("fresh device", start=Slot()), World("same again", orders=(("run", NEW), ("run", NEW)))]
-    for phase, how in itertools.product(("fetch", "verify", "install", "trial"), ("fail", "kill", "hang")):
-        found.append(World(f"{phase} {how}", phase, how))
-    found.append(World("unfit", "fetch", "unfit"))
-    found.append(World("removed", orders=(("none", None),)))
-    found.append(World("prefetched", orders=(("prefetch", NEW),)))
-    found.append(World("superseded", orders=(("run", NEW), ("run", NEXT))))
-    found.append(World("superseded by what runs", orders=(("run", NEW), ("run", OLD))))
-    found.append(World("bad, then the next", "trial", "fail", orders=(("run", NEW), ("run", NEXT))))
-    found.append(World("bad, asked again", "trial", "fail", orders=(("run", NEW), ("run", NEW))))
-    found.append(World("prefetched, then run", orders=(("prefetch", NEW), ("run", NEW))))
-    found.append(World("removed while working", orders=(("run", NEW), ("none", None))))
-    found.append(World("manager silent", offline=True))
-    for early, (name, build) in itertools.product(range(2, 7), (("same", NEW), ("next", NEXT), ("old", OLD))):
-        found.append(World(f"{name} at step {early}", orders=(("run", NEW), ("run", build)), early=early))
-    return tuple(found)
 
 
 @dataclass(slots=True)
@@ -104,6 +74,11 @@ class Sim:
     wake: int = 0
     steps: int = 0
     offered: int = 0
+    facts: dict[str, Fact] = field(default_factory=dict)
+    told: int = 0
+    cleared: set[int] = field(default_factory=set)
+    had: set[Build] = field(default_factory=set)
+    deaths: int = 0
 
     def cut(self) -> None:
         """A place where the power may go."""
@@ -121,7 +96,8 @@ class Sim:
     def order(self, index: int) -> Offered:
         """The index-th order of the world."""
         action, build = self.world.orders[index]
-        target = Target(2 + index, action, "r1", build, attempts=3, trial_s=60, fetch_s=100, work_s=100)
+        gates = self.world.conditions if build is not None and build != OLD else FREE
+        target = Target(2 + index, action, "r1", build, attempts=3, trial_s=60, fetch_s=100, work_s=100, conditions=gates)
         return Offered(target, self.now)
 
 
@@ -175,11 +151,31 @@ def _next_event(sim: Sim) -> bool:
         sim.offered += 1
         sim.events.append(sim.order(sim.offered - 1))
         return True
+    if sim.saved.phase in words.GATED and _the_world_moves(sim):
+        return True
     if sim.saved.phase != "idle":
         if sim.saved.deadline <= 0:
             raise Violation(f"{sim.saved.phase} has no deadline")
         sim.now = max(sim.now + 1, sim.saved.deadline)
         sim.events.append(Tick(sim.now))
+        return True
+    return False
+
+
+def _the_world_moves(sim: Sim) -> bool:
+    """While the slot waits at a gate: the next fact becomes true, then the manager opens the barrier."""
+    target = sim.saved.target
+    if target is None or not (target.gate(sim.saved.phase) or target.conditions.barrier):
+        return False
+    if sim.told < len(sim.world.facts):
+        name, value = sim.world.facts[sim.told]
+        sim.told += 1
+        sim.facts[name] = value
+        sim.events.append(Sensed(dict(sim.facts), sim.now))
+        return True
+    if sim.saved.phase == "proven" and target.conditions.barrier and sim.world.clears and not sim.saved.cleared:
+        sim.cleared.add(target.order)
+        sim.events.append(Cleared(target.order))
         return True
     return False
 
@@ -194,7 +190,11 @@ def _perform_all(sim: Sim, commands: Iterable[Any]) -> None:
 def _perform(sim: Sim, command: Any) -> None:
     match command:
         case Fetch(target):
+            allowed = target.build in sim.had or not unmet(target.conditions.fetch, sim.facts)
+            _require(allowed, "fetches against its conditions")
             _work(sim, "fetch", target)
+        case Sense():
+            _look_around(sim)
         case Verify(target):
             _require(target.build in sim.fetched, "verifies what was not fetched in this boot")
             _work(sim, "verify", target)
@@ -203,6 +203,7 @@ def _perform(sim: Sim, command: Any) -> None:
             _work(sim, "install", target)
         case Try(target):
             _require(target.build in sim.verified, "tries bytes not verified in this boot")
+            _require(not unmet(target.conditions.activate, sim.facts), "activates against its conditions")
             key = (target.build, target.rollout)
             sim.tries[key] = sim.tries.get(key, 0) + 1
             sim.running = sim.trying = target.build
@@ -212,34 +213,55 @@ def _perform(sim: Sim, command: Any) -> None:
             if sim.saved.phase == "rollback" and sim.saved.target:
                 sim.events.append(Done("rollback", sim.saved.target.order, sim.now))
         case Discard(kept):
-            needed = {b for b in (sim.saved.current, sim.saved.previous) if b}
-            if sim.saved.phase not in ("idle", "rollback") and sim.saved.target and sim.saved.target.build:
-                needed.add(sim.saved.target.build)
-            _require(needed <= set(kept), "discards what is still needed")
-            sim.fetched &= set(kept)
-            sim.verified &= set(kept)
+            _discard(sim, set(kept))
         case Report():
-            for outcome in sim.saved.outbox if not sim.world.offline else ():
-                known = sim.delivered.setdefault(outcome.order, outcome)
-                _require(known == outcome, "two different outcomes of one order")
-                sim.events.append(Acked(outcome.order))
+            _report(sim)
         case WakeAt(at):
             sim.wake = at
 
 
+def _look_around(sim: Sim) -> None:
+    _die_or_fail(sim, sim.saved.phase, sim.saved.target)
+    sim.events.append(Sensed(dict(sim.facts), sim.now))
+
+
+def _discard(sim: Sim, kept: set[Build]) -> None:
+    needed = {build for build in (sim.saved.current, sim.saved.previous) if build}
+    if sim.saved.phase not in ("idle", "rollback") and sim.saved.target and sim.saved.target.build:
+        needed.add(sim.saved.target.build)
+    _require(needed <= kept, "discards what is still needed")
+    sim.fetched &= kept
+    sim.verified &= kept
+    sim.had &= kept
+
+
+def _report(sim: Sim) -> None:
+    for outcome in sim.saved.outbox if not sim.world.offline else ():
+        known = sim.delivered.setdefault(outcome.order, outcome)
+        _require(known == outcome, "two different outcomes of one order")
+        sim.events.append(Acked(outcome.order))
+
+
+def _die_or_fail(sim: Sim, phase: str, target: Target | None) -> bool:
+    """Whether this is where NEW fails; the device may die of it."""
+    if target is None or sim.world.fails != phase or target.build != NEW:
+        return False
+    if sim.world.how == "kill" and sim.deaths < sim.world.kills:
+        sim.deaths += 1
+        raise PowerCut
+    if sim.world.how in ("fail", "unfit"):
+        sim.events.append(Failed(phase, target.order, sim.now, f"{phase}-broken", unfit=sim.world.how == "unfit"))
+    return sim.world.how != "kill"
+
+
 def _work(sim: Sim, phase: str, target: Target) -> None:
     """What the shell would do, and its answer."""
-    bad = sim.world.fails == phase and target.build == NEW
-    if bad and sim.world.how == "kill":
-        raise PowerCut
-    if bad and sim.world.how == "hang":
-        return
-    if bad:
-        sim.events.append(Failed(phase, target.order, sim.now, f"{phase}-broken", unfit=sim.world.how == "unfit"))
+    if _die_or_fail(sim, phase, target):
         return
     if target.build:
         if phase == "fetch":
             sim.fetched.add(target.build)
+            sim.had.add(target.build)
         elif phase == "verify":
             sim.verified.add(target.build)
         elif phase == "trial":
@@ -257,13 +279,28 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     _require(after.phase in words.PHASES, "an unknown phase")
     if after.phase in words.WORKING:
         _require(after.deadline > 0, f"{after.phase} has no deadline")
+    if isinstance(event, Sensed) and after.target and after.phase in ("waiting", "fetch"):
+        _require(after.deadline == before.deadline, "conditions put off the deadline")
+        _require(after.phase == "waiting" or not unmet(after.target.conditions.fetch, event.facts), "goes on fetching")
     if after.current != before.current and after.current is not None:
         fell_back = isinstance(event, Lost) and after.current == before.previous
         proven = any(build == after.current for build, _ in sim.passed)
-        _require(fell_back or (proven and isinstance(event, Done) and event.phase == "trial"), "committed what passed no trial")
-    if sim.world.fails and after.current == NEW:
+        passed = isinstance(event, Done) and event.phase == "trial"
+        let_go = before.phase == "proven" and isinstance(event, Sensed | Cleared)
+        _require(fell_back or (proven and (passed or let_go)), "committed what passed no trial")
+        if not fell_back:
+            _check_gates(sim, before)
+    if sim.world.fails and after.current == NEW and not 0 < sim.world.kills <= sim.deaths:
         raise Violation("a bad release was committed")
     _require(after.attempts <= 4, "restarts without bound")
+
+
+def _check_gates(sim: Sim, before: Slot) -> None:
+    """A commit needs its conditions, and an open barrier."""
+    assert before.target is not None
+    gates = before.target.conditions
+    _require(not unmet(gates.commit, sim.facts), "committed against its conditions")
+    _require(not gates.barrier or any(order >= before.target.order for order in sim.cleared), "committed before the barrier opened")
 
 
 def _at_rest(sim: Sim) -> None:
@@ -279,10 +316,13 @@ def _at_rest(sim: Sim) -> None:
     _require(committed == (last_action == "run" and slot.current == last_build), f"outcome {verdict} does not match the device")
     if world.start.current is not None and last_action != "none":
         _require(slot.current is not None, "a working model was lost")
-    if not world.fails:
+    survived = bool(world.fails) and world.how == "kill" and world.kills < FATAL
+    if last_build == NEW and world.ends:
+        _require(verdict in ("failed", "rolled-back") and _why(slot, world), f"ended {verdict} {slot.last.reason}")
+    elif not world.fails or survived:
         expected = {"run": "committed", "none": "removed", "prefetch": "prefetched"}[last_action]
         _require(verdict == expected, f"a good order ended {verdict}")
-    if world.fails and last_build == NEW:
+    if world.fails and last_build == NEW and not survived:
         _require(not committed, "a bad release counts as committed")
         if world.how != "kill":
             _require(sim.tries.get((NEW, "r1"), 0) <= 1 + len(sim.cuts), "a bad release was tried again")
@@ -293,41 +333,42 @@ def _at_rest(sim: Sim) -> None:
         _require(any(o.order == slot.order for o in slot.outbox), "an outcome nobody acknowledged is gone")
 
 
-def count_points(world: World, machine: ModuleType) -> int:
-    """How many places of a run without cuts the power may go at."""
-    return run(Sim(world, machine, frozenset())).point
+def _why(slot: Slot, world: World) -> bool:
+    """Whether the newest outcome has the reason the world asks for; more power cuts than it allows for are a crash loop."""
+    assert slot.last is not None
+    return slot.last.reason in (world.ends, "crash-loop")
 
 
-def noises() -> tuple[tuple[Event, ...], ...]:
+def noises() -> tuple[Event, ...]:
     """Late, duplicate and replayed events."""
     stale = [Done(phase, order, 0) for phase in ("fetch", "verify", "install", "trial", "rollback") for order in (1, 2)]
     failed = [Failed(phase, 1, 0, "late") for phase in ("fetch", "trial")]
     replayed = [Offered(Target(order, "run", "r0", OLDER), 0) for order in (0, 1)]
-    return tuple((event,) for event in (*stale[::2], *failed, *replayed, Acked(1), Tick(0), Lost(NEXT.release, 0, "late")))
+    return (*stale[::2], *failed, *replayed, Acked(1), Tick(0), Lost("d" * 64, 0, "late"), Cleared(1))
 
 
-def cases(machine: ModuleType, pairs: bool = True) -> Iterator[Sim]:
-    """Every run: no cut, each single cut, each pair, and each single cut with each noise at three places."""
+def cases(machine: ModuleType, every: int = 1, pairs: bool = True) -> Iterator[Sim]:
+    """Every run: no cut, each single cut, each `every`-th pair, and each fifth single cut with each noise at thirteen places."""
     for world in worlds():
-        points = count_points(world, machine) + 12
+        points = run(Sim(world, machine, frozenset())).point + 12
         yield Sim(world, machine, frozenset())
         for first in range(1, points):
             yield Sim(world, machine, frozenset({first}))
-            if pairs:
-                for second in range(first + 1, points + 8):
-                    yield Sim(world, machine, frozenset({first, second}))
-        for (event,), at in itertools.product(noises(), range(9)):
-            for first in (0, *range(1, points, 5)):
+            for second in range(first + 1 + first % every, points + 8, every) if pairs else ():
+                yield Sim(world, machine, frozenset({first, second}))
+        for event, at in itertools.product(noises(), range(13)):
+            for first in range(at % every * 5, points, 5 * every):
                 yield Sim(world, machine, frozenset({first}), ((at, event),))
 
 
-def explore(machine: ModuleType, make: Callable[[Sim], Sim] = lambda sim: sim, pairs: bool = True) -> tuple[int, list[str]]:
-    """(number of runs, violations)."""
-    runs, violations = 0, []
-    for sim in cases(machine, pairs):
-        runs += 1
+def explore(machine: ModuleType, make: Callable[[Sim], Sim] = lambda sim: sim, every: int = 1) -> tuple[int, list[str]]:
+    """(number of distinct runs, violations). Cuts that lie behind the end of a run make no other run of it."""
+    runs: set[tuple[object, ...]] = set()
+    violations = []
+    for sim in cases(machine, every):
         try:
             run(make(sim))
         except Violation as error:
             violations.append(f"{sim.world.name} cut at {sorted(sim.cuts)} noise {sim.noise}: {error}")
-    return runs, violations
+        runs.add((sim.world.name, *sorted(at for at in sim.cuts if at <= sim.point), *(at for at, _ in sim.noise), *sim.noise))
+    return len(runs), violations

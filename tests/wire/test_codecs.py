@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeops.wire import canonical, envelope, topics
+from edgeops.wire.conditions import MAX_WAIT_S, Conditions
 from edgeops.wire.desired import ACTIONS, COMMANDS, TRIAL_BOUNDS, CommandDocument, Desired, Floor, SignedTime, SlotWish, Trial
 from edgeops.wire.device_class import CLASSES, check_options, classify
 from edgeops.wire.errors import Misuse, Rejected
@@ -55,9 +56,12 @@ releases = st.builds(
 )  # fmt: skip
 urls = st.sampled_from(["mqtts://m:1", "wss://m.example:443", "https://[::1]:8443"])
 trials = st.builds(Trial, **{name: st.integers(*bounds) for name, bounds in TRIAL_BOUNDS.items()})
+terms = st.sampled_from(["parked", "!metered", "power=external", "battery>=30", "window=sat-sun@22:00-06:00", "consent"])
+gates = st.lists(terms, max_size=3).map(tuple)
+conditions = st.builds(Conditions, gates, gates, gates, ids | st.just(""), st.integers(1, MAX_WAIT_S), st.integers(1, MAX_WAIT_S))
 wishes = st.builds(
     SlotWish, st.sampled_from([a for a in ACTIONS if a != "none"]), hex64, ids, hex64 | st.just(""), ids | st.just(""), trials,
-    st.dictionaries(keys, json_values, max_size=2), counts,
+    conditions, counts,
 ) | st.builds(SlotWish, st.just("none"), rollout=ids | st.just(""))  # fmt: skip
 desireds = st.builds(
     Desired, ids, ids, ones, counts, ones, counts, counts, st.dictionaries(ids, wishes, max_size=3), ids,

@@ -29,7 +29,7 @@ from edgeops.wire.trust import (
 )
 
 from .record import Record
-from .slot import WORKING, Acked, Build, Command, Failed, Fetch, Offered, Slot, Target, Voided
+from .slot import WORKING, Acked, Build, Cleared, Command, Failed, Fetch, Offered, Slot, Target, Voided
 from .update import step
 
 FETCH_S, WORK_S = 86_400, 600
@@ -91,9 +91,10 @@ def obey(record: Record, data: bytes) -> tuple[Record, tuple[tuple[str, Command]
             return record, ()
         raise
     told, given = replace(record, trust=trust), []
+    event = Cleared(command.order) if command.kind == "commit" else Acked(command.order)
     for name, slot in record.slots.items():
-        acked, commands = step(slot, Acked(command.order))
-        told = told.with_slot(name, acked)
+        obeyed, commands = step(slot, event)
+        told = told.with_slot(name, obeyed)
         given += [(name, one) for one in commands]
     return told, tuple(given)
 
@@ -272,7 +273,7 @@ def _offer(
     )
     target = Target(
         desired.counter, wish.action, wish.rollout, build, trial.attempts, wish.stream, trial.window_s, trial.min_calls,
-        trial.max_error_ppm, trial.max_latency_ratio_ppm, FETCH_S, WORK_S,
+        trial.max_error_ppm, trial.max_latency_ratio_ppm, FETCH_S, WORK_S, conditions=wish.conditions,
     )  # fmt: skip
     try:
         variant = admit(trust, wish.release, wish.variant, digest, release, situation.device)

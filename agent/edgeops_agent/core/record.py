@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgeops.wire import canonical
+from edgeops.wire.conditions import Conditions
 from edgeops.wire.errors import Rejected
 from edgeops.wire.fields import HEX64, Fields
 from edgeops.wire.keys import sha256
@@ -113,13 +114,18 @@ def _slot(fields: Fields) -> Slot:
         raw["current"] = _maybe(Build, raw["current"])
         raw["previous"] = _maybe(Build, raw["previous"])
         target = raw["target"]
-        raw["target"] = None if target is None else Target(**{**target, "build": _maybe(Build, target["build"])})
+        raw["target"] = None if target is None else _target(target)
         raw["outbox"] = tuple(Outcome(**item) for item in raw["outbox"])
         raw["last"] = _maybe(Outcome, raw["last"])
         raw["failure"], raw["bad"] = (raw["failure"][0], raw["failure"][1]), tuple(raw["bad"])
         return Slot(**raw)
     except (KeyError, TypeError, IndexError) as error:
         raise Rejected("malformed", f"{fields.where}: {error}") from None
+
+
+def _target(raw: Mapping[str, Any]) -> Target:
+    conditions = Conditions.parse(Fields.of(raw.get("conditions", {}), "record.conditions"))
+    return Target(**{**raw, "build": _maybe(Build, raw["build"]), "conditions": conditions})
 
 
 def _maybe(kind: type, raw: Mapping[str, Any] | None) -> Any:

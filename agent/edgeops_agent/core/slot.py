@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 
-PHASES = ("idle", "fetch", "verify", "install", "trial", "rollback")
-WORKING = ("fetch", "verify", "install", "trial", "rollback")
+from edgeops.wire.conditions import Conditions, Facts
+
+WORKING = ("waiting", "fetch", "verify", "install", "ready", "trial", "proven", "rollback")
+PHASES = ("idle", *WORKING)
+GATED = {"waiting": "fetch", "fetch": "fetch", "ready": "activate", "proven": "commit"}
+"""Which conditions count in which phase: in `fetch` they must go on to hold."""
 MAX_BAD = 16
 MAX_OUTBOX = 16
 
@@ -27,6 +31,7 @@ class Target:
 
     `attempts` bounds restarts while working on it; `fetch_s`, `work_s` and `trial_s` bound its phases; the rest judges the trial
     (edgeops.wire.desired.Trial). `stream` names the signed list its objects travel in, `most_bytes` is all that list may hold.
+    `conditions` gate fetching, activating and committing.
     """
 
     order: int
@@ -42,6 +47,12 @@ class Target:
     fetch_s: int = 86_400
     work_s: int = 600
     most_bytes: int = 0
+    conditions: Conditions = field(default_factory=Conditions)
+
+    def gate(self, phase: str) -> tuple[str, ...]:
+        """The terms that must hold to leave `phase` (in `fetch`: to stay)."""
+        terms: tuple[str, ...] = getattr(self.conditions, GATED[phase]) if phase in GATED else ()
+        return terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class Slot:
     """A slot's whole state. `current` is committed and is what must run after any restart; `previous` is kept for going back.
 
     `target` is being worked on while `phase` is not idle. `deadline` is in the shell's seconds (monotonic within a boot).
+    `attempts` counts restarts while the target could have caused them, `restarts` all. `unproven` and `cleared` matter in `proven`:
+    the trial saw no traffic; the manager has let the barrier commit.
     """
 
     phase: str = "idle"
@@ -74,6 +87,9 @@ class Slot:
     bad: tuple[str, ...] = ()
     outbox: tuple[Outcome, ...] = ()
     last: Outcome | None = None
+    restarts: int = 0
+    unproven: bool = False
+    cleared: bool = False
 
 
 # Events. `order` ties an answer to the question; answers to older questions change nothing.
@@ -133,6 +149,21 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
+class Sensed:
+    """What is known of the device now, `consent` ("yes" or "no") for the order at hand included."""
+
+    facts: Facts
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The manager lets what waits at a barrier under an order up to `order` commit."""
+
+    order: int
+
+
+@dataclass(frozen=True, slots=True)
 class Voided:
     """A root has raised the epoch: no order given before counts any more."""
 
@@ -144,7 +175,7 @@ class Tick:
     now: int
 
 
-Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick | Voided
+Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick | Sensed | Cleared | Voided
 
 # Commands. All idempotent: doing one twice is doing it once.
 
@@ -178,6 +209,11 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
+class Sense:
+    """Answer with Sensed now, and again whenever a fact has changed while the phase lasts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Let this build take the calls (None: let nothing run), after checking its hashes."""
 
@@ -203,4 +239,4 @@ class WakeAt:
     at: int
 
 
-Command = Fetch | Verify | Install | Try | Run | Discard | Report | WakeAt
+Command = Fetch | Verify | Install | Try | Sense | Run | Discard | Report | WakeAt

@@ -1,31 +1,36 @@
 """The update machine of one slot: `step(slot, event) -> (slot, commands)`, total and pure.
 
-    idle -> fetch -> verify -> install -> trial -> idle (committed)
-               any failure, deadline or newer order -> rollback -> idle (rolled-back | failed | unfit | cancelled)
+    idle -> [waiting] -> fetch -> verify -> install -> [ready] -> trial -> [proven] -> idle (committed)
+               any failure, deadline or newer order -> [rollback] -> idle (rolled-back | failed | unfit | cancelled)
+
+The phases in brackets are passed over where nothing is to be waited for. docs/update-machine.md draws what this file does.
 
 Laws, each held by the crash harness (tests/crash):
 1. Save, then act: the caller stores the returned slot before it carries out a command.
 2. Commands are idempotent.
 3. One commit point: a passed trial sets `current`; nothing else ever does, but a local fall-back to `previous`.
 4. After a restart no bytes are believed: work starts over at `fetch`, which checks what is there.
-5. A crash-loop bound: `attempts` restarts while working on a target, then rollback.
+5. A crash-loop bound: `attempts` restarts while the target could have caused them, MAX_RESTARTS of any kind, then it has failed.
 6. Outcomes wait in `outbox` until acknowledged.
 7. Recovery is this same function fed `Restarted`.
 8. Every phase but idle has a deadline with a named outcome.
+9. What a gate waits for must hold: nothing is fetched, tried or committed while a condition for it is known not to.
 Events that do not fit (late, duplicate, of an older order) change nothing.
 """
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from edgeops.wire.conditions import CONSENT, unmet
+
+from .ending import end, mark, plain, tell
 from .slot import (
     MAX_BAD,
-    MAX_OUTBOX,
     WORKING,
     Acked,
     Build,
+    Cleared,
     Command,
     Discard,
     Done,
@@ -39,6 +44,8 @@ from .slot import (
     Report,
     Restarted,
     Run,
+    Sense,
+    Sensed,
     Slot,
     Target,
     Tick,
@@ -49,16 +56,19 @@ from .slot import (
 )
 
 Step = tuple[Slot, tuple[Command, ...]]
+MAX_RESTARTS = 100
 
-# phase -> (next phase, command of that next phase); trial and rollback end in idle instead.
-NEXT: dict[str, tuple[str, Callable[[Target], Command]]] = {
-    "fetch": ("verify", Verify),
-    "verify": ("install", Install),
-    "install": ("trial", Try),
-}
+WORK: dict[str, Callable[[Target], Command]] = {
+    "waiting": lambda target: Sense(), "fetch": Fetch, "verify": Verify, "install": Install, "ready": lambda target: Sense(),
+    "trial": Try, "proven": lambda target: Sense(),
+}  # fmt: skip
+"""What is done in each phase; repeating it is safe."""
 
+UNTOUCHED = ("waiting", "fetch", "verify", "ready")
+"""Here a failure has nothing to undo, and says nothing of the build."""
 
-WORK: dict[str, Callable[[Target], Command]] = {"fetch": Fetch, **dict(NEXT.values())}
+BLAMELESS = ("waiting", "fetch", "ready")
+"""Here the target has not run yet, so that it cannot be why the device restarted."""
 
 
 def step(slot: Slot, event: Event) -> Step:
@@ -71,6 +81,9 @@ def keep(slot: Slot) -> tuple[Build, ...]:
     """The builds whose objects must stay on disk."""
     wanted = slot.target.build if slot.target and slot.phase in WORKING and slot.phase != "rollback" else None
     return tuple(dict.fromkeys(build for build in (slot.current, slot.previous, wanted) if build))
+
+
+# -- orders
 
 
 def _offered(slot: Slot, event: Offered) -> Step:
@@ -94,46 +107,96 @@ def _cancel_for(slot: Slot, target: Target, now: int) -> Step:
 
 
 def _cancel(slot: Slot) -> Slot:
-    ended, _ = _end(slot, "rolled-back" if slot.phase == "rollback" else "cancelled", *slot.failure)
-    return ended
+    return end(slot, "rolled-back" if slot.phase == "rollback" else "cancelled", *slot.failure)
 
 
 def _begin(slot: Slot, target: Target, now: int) -> Step:
     if target.build is None:
         emptied = replace(slot, phase="idle", target=target, current=None, previous=None, failure=("", ""))
-        ended, _ = _end(emptied, "removed")
+        ended = end(emptied, "removed")
         return ended, (Run(None), Discard(keep(ended)), Report())
     slot = replace(slot, target=target, failure=("", ""))
     if target.build == slot.current and target.action == "run":
-        ended, commands = _end(slot, "committed")
-        return ended, commands
-    if _mark(target) in slot.bad:
+        return _end(slot, "committed")
+    if mark(target) in slot.bad:
         return _end(slot, "rolled-back", "known-bad", "this release already failed here in this rollout")
-    begun = replace(slot, phase="fetch", attempts=0, deadline=now + target.fetch_s)
-    return begun, (Fetch(target), WakeAt(begun.deadline), Report())
+    return _get(replace(slot, attempts=0, restarts=0), target, now)
+
+
+def _get(slot: Slot, target: Target, now: int) -> Step:
+    """Fetch, or wait until that is allowed; one deadline for both, so that conditions which come and go do not put it off."""
+    if target.conditions.fetch:
+        return _enter(slot, target, "waiting", now + target.conditions.wait_s + target.fetch_s)
+    return _enter(slot, target, "fetch", now + target.fetch_s)
+
+
+def _enter(slot: Slot, target: Target, phase: str, deadline: int) -> Step:
+    entered = replace(slot, phase=phase, deadline=deadline)
+    return entered, (WORK[phase](target), WakeAt(deadline), Report())
+
+
+# -- answers
 
 
 def _done(slot: Slot, event: Done) -> Step:
     target = slot.target
     if target is None or slot.phase != event.phase or target.order != event.order:
         return slot, ()
-    if slot.phase == "trial":
-        return _commit(slot, target, event.unproven)
-    if slot.phase == "rollback":
-        return _end(slot, "rolled-back" if slot.failure[0] else "cancelled", *slot.failure)
-    if slot.phase == "verify" and target.action == "prefetch":
-        return _end(slot, "prefetched")
-    phase, command = NEXT[slot.phase]
-    seconds = target.trial_s + target.work_s if phase == "trial" else target.work_s
-    moved = replace(slot, phase=phase, deadline=event.now + seconds)
-    return moved, (command(target), WakeAt(moved.deadline), Report())
+    match slot.phase:
+        case "fetch":
+            return _enter(slot, target, "verify", event.now + target.work_s)
+        case "verify" if target.action == "prefetch":
+            return _end(slot, "prefetched")
+        case "verify":
+            return _enter(slot, target, "install", event.now + target.work_s)
+        case "install" if target.conditions.activate:
+            return _enter(slot, target, "ready", event.now + target.conditions.wait_s)
+        case "install":
+            return _try(slot, target, event.now)
+        case "trial" if target.conditions.commit or target.conditions.barrier:
+            passed = replace(slot, unproven=event.unproven)
+            return _enter(passed, target, "proven", event.now + target.conditions.commit_s)
+        case "trial":
+            return _commit(slot, target, event.unproven)
+        case "rollback":
+            return _end(slot, "rolled-back" if slot.failure[0] else "cancelled", *slot.failure)
+    return slot, ()
+
+
+def _try(slot: Slot, target: Target, now: int) -> Step:
+    return _enter(slot, target, "trial", now + target.trial_s + target.work_s)
 
 
 def _commit(slot: Slot, target: Target, unproven: bool) -> Step:
     previous = slot.current if slot.current != target.build else slot.previous
     committed = replace(slot, current=target.build, previous=previous)
-    ended, _ = _end(committed, "committed-unproven" if unproven else "committed")
+    ended = end(committed, "committed-unproven" if unproven else "committed")
     return ended, (Discard(keep(ended)), Report())
+
+
+def _sensed(slot: Slot, event: Sensed) -> Step:
+    target = slot.target
+    if target is None or slot.phase not in ("waiting", "fetch", "ready", "proven"):
+        return slot, ()
+    terms = target.gate(slot.phase)
+    missing = unmet(terms, event.facts)
+    if CONSENT in terms and event.facts.get(CONSENT) == "no":
+        return _fall_back(slot, target, event.now, "denied", "somebody at the device said no")
+    if slot.phase == "fetch":
+        return _enter(slot, target, "waiting", slot.deadline) if missing else (slot, ())
+    if missing or (slot.phase == "proven" and target.conditions.barrier and not slot.cleared):
+        return slot, ()
+    if slot.phase == "waiting":
+        return _enter(slot, target, "fetch", slot.deadline)
+    return _try(slot, target, event.now) if slot.phase == "ready" else _commit(slot, target, slot.unproven)
+
+
+def _cleared(slot: Slot, event: Cleared) -> Step:
+    target = slot.target
+    if target is None or slot.phase != "proven" or slot.cleared or target.order > event.order:
+        return slot, ()
+    cleared = replace(slot, cleared=True)
+    return (cleared, (Sense(),)) if target.conditions.commit else _commit(cleared, target, cleared.unproven)
 
 
 def _failed(slot: Slot, event: Failed) -> Step:
@@ -147,25 +210,28 @@ def _failed(slot: Slot, event: Failed) -> Step:
 
 def _fall_back(slot: Slot, target: Target, now: int, reason: str, detail: str = "") -> Step:
     """Before the trial nothing has changed, so the order just fails; in trial the old build must take the calls again."""
-    if slot.phase in ("fetch", "verify"):
+    if slot.phase in UNTOUCHED:
         ended, commands = _end(slot, "failed", reason, detail)
         return ended, (Discard(keep(ended)), *commands)
-    bad = (*(mark for mark in slot.bad if mark != _mark(target)), _mark(target))[-MAX_BAD:]
-    back = replace(slot, phase="rollback", failure=(_plain(reason, 64), _plain(detail, 500)), bad=bad, deadline=now + target.work_s)
+    bad = (*(known for known in slot.bad if known != mark(target)), mark(target))[-MAX_BAD:]
+    back = replace(slot, phase="rollback", failure=(plain(reason, 64), plain(detail, 500)), bad=bad, deadline=now + target.work_s)
     if slot.phase == "rollback":
-        ended, commands = _end(slot, "rolled-back", *slot.failure)
-        return ended, commands
+        return _end(slot, "rolled-back", *slot.failure)
     return back, (Run(slot.current), WakeAt(back.deadline), Report())
 
 
 def _lost(slot: Slot, event: Lost) -> Step:
-    """What ran is damaged: go back to `previous`, or to no model at all, and say so."""
+    """What ran is damaged: go back to `previous`, or to no model at all, and say so. What has passed its trial but not committed
+    goes the way of a failed trial.
+    """
+    target = slot.target
+    if target and target.build and slot.phase == "proven" and target.build.release == event.release:
+        return _fall_back(slot, target, event.now, event.reason, "it could not go on running until it was to commit")
     if slot.current is None or slot.current.release != event.release:
         return slot, ()
     fallen = replace(slot, current=slot.previous, previous=None)
     outcome = Outcome(slot.order, "", event.release, "failed", event.reason, "the committed model could not run")
-    fallen = replace(fallen, outbox=(*fallen.outbox, outcome)[-MAX_OUTBOX:], last=outcome)
-    return fallen, (Run(fallen.current), Report())
+    return tell(fallen, outcome), (Run(fallen.current), Report())
 
 
 def _restarted(slot: Slot, event: Restarted) -> Step:
@@ -175,12 +241,15 @@ def _restarted(slot: Slot, event: Restarted) -> Step:
         return slot, (run, Report())
     if slot.phase == "rollback":
         return replace(slot, deadline=event.now + target.work_s), (run, WakeAt(event.now + target.work_s), Report())
-    again = replace(slot, attempts=slot.attempts + 1)
-    if again.attempts > target.attempts:
-        ended, commands = _fall_back(again, target, event.now, "crash-loop", f"{slot.attempts} restarts in {slot.phase}")
+    blamed = slot.phase not in BLAMELESS
+    again = replace(slot, attempts=slot.attempts + blamed, restarts=slot.restarts + 1, unproven=False, cleared=False)
+    if again.attempts > target.attempts or again.restarts > MAX_RESTARTS:
+        ended, commands = _fall_back(again, target, event.now, "crash-loop", f"{slot.restarts} restarts, the last in {slot.phase}")
         return ended, (run, *commands)
-    begun = replace(again, phase="fetch", deadline=event.now + target.fetch_s)
-    return begun, (run, Fetch(target), WakeAt(begun.deadline), Report())
+    # What had been fetched is looked at, and fetched again only where it is damaged.
+    fetched = slot.phase not in ("waiting", "fetch")
+    begun, commands = _enter(again, target, "fetch", event.now + target.fetch_s) if fetched else _get(again, target, event.now)
+    return begun, (run, *commands)
 
 
 def _tick(slot: Slot, event: Tick) -> Step:
@@ -189,7 +258,9 @@ def _tick(slot: Slot, event: Tick) -> Step:
         return slot, ()
     if slot.phase == "rollback":
         return _end(slot, "rolled-back", *slot.failure)
-    return _fall_back(slot, target, event.now, f"{slot.phase}-deadline", f"not done within the time allowed for {slot.phase}")
+    waited = ", ".join(target.gate(slot.phase)) or ("the barrier" if slot.phase == "proven" else "")
+    why = f"waited in vain for {waited}" if waited else f"not done within the time allowed for {slot.phase}"
+    return _fall_back(slot, target, event.now, f"{slot.phase}-deadline", why)
 
 
 def _acked(slot: Slot, event: Acked) -> Step:
@@ -208,26 +279,7 @@ def _voided(slot: Slot, event: Voided) -> Step:
 
 
 def _end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Step:
-    """Back to idle with an outcome in the outbox."""
-    target = slot.target
-    if target is None:
-        return slot, ()
-    release = target.build.release if target.build else ""
-    outcome = Outcome(target.order, target.rollout, release, verdict, _plain(reason, 64), _plain(detail, 500))
-    ended = replace(
-        slot, phase="idle", attempts=0, deadline=0, failure=("", ""), last=outcome, outbox=(*slot.outbox, outcome)[-MAX_OUTBOX:]
-    )
-    return ended, (Report(),)
-
-
-def _plain(text: str, most: int) -> str:
-    """What a worker may have had a hand in, as a record can hold it: NFC, printable, at most so many bytes."""
-    shown = "".join(one if one.isprintable() else " " for one in unicodedata.normalize("NFC", text[:most]))
-    return shown.encode()[:most].decode(errors="ignore")
-
-
-def _mark(target: Target) -> str:
-    return f"{target.build.release if target.build else ''}/{target.rollout}"
+    return end(slot, verdict, reason, detail), (Report(),)
 
 
 REACTIONS: dict[type, Callable[[Slot, Any], Step]] = {
@@ -238,5 +290,7 @@ REACTIONS: dict[type, Callable[[Slot, Any], Step]] = {
     Restarted: _restarted,
     Acked: _acked,
     Tick: _tick,
+    Sensed: _sensed,
+    Cleared: _cleared,
     Voided: _voided,
 }
