@@ -135,7 +135,7 @@ def test_agent_leaves_only_for_shared_rooms() -> None:
         ("agent/edgeops_agent/core/slot.py", "from os import path", impure),
         ("edgeops/fleet/device.py", "import socket", impure),
         ("agent/edgeops_agent/shell/disk.py", "from edgeops.api import app", strays),
-        ("agent/edgeops_agent/cli.py", "from edgeops import fleet", strays),
+        ("agent/edgeops_agent/cli/entry.py", "from edgeops import fleet", strays),
     ],
     ids=lambda value: value if isinstance(value, str) and "/" in value else "",
 )

@@ -9,7 +9,7 @@ from .clock import Clock
 from .credentials import files_of
 from .identity import Paths
 from .inbox import Inbox, Message
-from .journal import say
+from .journal import Sparing, say
 from .link import DeviceLink, LinkSettings
 from .reach import mqtt_ways
 
@@ -23,6 +23,16 @@ def settings_for(paths: Paths, sites: tuple[Site, ...], device: str, will: tuple
     return LinkSettings(ways, device, certificate, key, *will)
 
 
+def _teller() -> Callable[[bool, str, str], None]:
+    log = Sparing()
+
+    def tell(connected: bool, url: str, why: str) -> None:
+        text = f"connected to {url}" if connected else f"not connected to {url}: {why}"
+        log.say("link", text, "info" if connected else "warn", str(connected), connected=connected, url=url, reason=why)
+
+    return tell
+
+
 def make_link(settings: LinkSettings, inbox: Inbox, clock: Clock, chance: Callable[[], float]) -> DeviceLink:
     """A link that puts "connected" and messages into the inbox; it is not started yet."""
     link = DeviceLink(
@@ -30,4 +40,5 @@ def make_link(settings: LinkSettings, inbox: Inbox, clock: Clock, chance: Callab
         chance, clock.monotonic, clock.least,
     )  # fmt: skip
     link.subscribe(topics.downs_of(settings.device))
+    link.tell = _teller()
     return link

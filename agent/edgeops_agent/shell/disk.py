@@ -138,7 +138,7 @@ class StateFolder:
                         self.files.remove(folder / name)
                 self.files.sync(folder)
 
-    def _copies(self) -> dict[str, bytes | None]:
+    def copies(self) -> dict[str, bytes | None]:
         """The bytes of each copy; None for one that was never written. What follows the first line is of older records."""
         copies: dict[str, bytes | None] = {}
         for name in ("a", "b"):
@@ -155,16 +155,16 @@ class StateFolder:
 
     def is_enrolled(self) -> bool:
         """Whether a record was ever saved here, readable or not."""
-        return any(self._copies().values()) or self.files.look(self._keepsake) is not None
+        return any(self.copies().values()) or self.files.look(self.keepsake) is not None
 
     def load(self) -> Record:
         """The newest valid record; raises Misuse("not-enrolled" | "state-folder") or Rejected("record-lost").
 
         It is unsure when the other copy is torn, which may have been the newer one, or when only the keepsake is left.
         """
-        copies = self._copies()
+        copies = self.copies()
         # Both copies look torn when a running agent saved twice between our two reads.
-        found = records.newest(copies) or records.newest(copies := self._copies())
+        found = records.newest(copies) or records.newest(copies := self.copies())
         if found is None:
             return self._last_resort(any(copies.values()))
         name, self._seq, record = found
@@ -172,23 +172,24 @@ class StateFolder:
         return replace(record, unsure=True) if records.is_torn(copies[self._next]) else record
 
     @property
-    def _keepsake(self) -> Path:
+    def keepsake(self) -> Path:
+        """The third copy."""
         return self.root / "record.kept"
 
     def _last_resort(self, torn: bool) -> Record:
         try:
-            self._seq, kept = records.decode(self.files.read(self._keepsake))
+            self._seq, kept = records.decode(self.files.read(self.keepsake))
         except (OSError, Rejected):
             if not torn:
                 raise _not_enrolled(self.root) from None
-            every = f"{self.root / 'record.a'}, {self.root / 'record.b'} and {self._keepsake}"
+            every = f"{self.root / 'record.a'}, {self.root / 'record.b'} and {self.keepsake}"
             message = f"all copies of the state record are damaged: {every}; delete {self.root} and enrol with a new token"
             raise Rejected("record-lost", message) from None
         return records.restored(kept)
 
     def keep(self, record: Record) -> None:
         """Keep a third copy, for the day when the other two are gone; raises Unfit (disk)."""
-        self.put_whole(self._keepsake, records.encode(record, self._seq), PRIVATE)
+        self.put_whole(self.keepsake, records.encode(record, self._seq), PRIVATE)
 
     def save(self, record: Record) -> None:
         """Write `record` over the older copy; on return it is durable. Raises Unfit when the disk refuses.

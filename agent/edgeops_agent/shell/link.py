@@ -21,6 +21,7 @@ BASE_S, CAP_S, STABLE_S = 1.0, 60.0, 30.0
 MAX_QUEUED = 256
 KEEPALIVE_S = 30
 LOOK_S = 1.0
+MOST_TOLD = 32
 
 OnMessage = Callable[[str, bytes], None]
 
@@ -59,7 +60,8 @@ class DeviceLink:
 
     `draw` gives a number in [0, 1) for the jitter; `now` monotonic seconds; `least` the Unix time that has passed for sure.
     `way` is the one in use; `refused` counts brokers in a row that answered but did not let us in; `expired` says that the latest
-    one showed a certificate that had ended.
+    one showed a certificate that had ended; `why` is the reason that there is no connection. `tell` hears (connected, URL,
+    why), in a thread of the link's: of each connection, and of each reason once until the next connection.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class DeviceLink:
         self.connected = self.expired = False
         self.refused = self._joins = 0
         self.way: Way | None = None
+        self.why = self._parting = ""
+        self._told: set[tuple[str, str]] = set()
+        self.tell: Callable[[bool, str, str], None] = lambda _connected, _url, _why: None
 
     def start(self) -> None:
         """Begin connecting in the background."""
@@ -113,6 +118,7 @@ class DeviceLink:
         """One connection, from the first byte until it ends."""
         self._gone.clear()
         self.way, self.expired, reached, joined = way, False, False, self._joins
+        why = self._parting = ""
         try:
             client = self._client_for(way)
             parts = urlsplit(way.url)
@@ -125,20 +131,32 @@ class DeviceLink:
             if self._nudged.is_set():
                 client.disconnect()
             client.loop_stop()
-        except Unreachable:
-            self.expired, reached = True, False
+        except Unreachable as error:
+            self.expired, reached, why = True, False, error.message
             client.disconnect()
-        except ssl.SSLCertVerificationError:
-            pass
-        except ssl.SSLError:
-            reached = True
-        except (OSError, ValueError, Misuse):
-            pass
+        except ssl.SSLCertVerificationError as error:
+            why = f"whoever answers there is not of our fleet: {error.verify_message}"
+        except ssl.SSLError as error:
+            reached, why = True, f"not let in: {error.reason}"
+        except (OSError, ValueError, Misuse) as error:
+            why = str(error)
         self.connected = False
+        self._change(False, why or self._parting or "the connection has ended")
         if self._joins != joined:
             self.refused = 0
         elif reached and not self._nudged.is_set():
             self.refused += 1
+
+    def _change(self, connected: bool, why: str) -> None:
+        """Years without a manager must not fill a log."""
+        self.why, url = why, self.way.url if self.way else ""
+        if connected:
+            self._told.clear()
+        elif (url, why) in self._told or len(self._told) >= MOST_TOLD or self._stopping.is_set():
+            return
+        else:
+            self._told.add((url, why))
+        self.tell(connected, url, why)
 
     def _client_for(self, way: Way) -> mqtt.Client:
         """The client made for this way with these settings, with all it has still to send, or a new one."""
@@ -156,16 +174,19 @@ class DeviceLink:
 
     def _connected(self, client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
+            self._parting = f"the broker says no: {code}"
             self._gone.set()
             return
         self._joins += 1
         self.connected = True
+        self._change(True, "")
         for topic in sorted(self._filters):
             client.subscribe(topic, 1 if "/d/" in topic else 0)
         self._on_connect()
 
-    def _disconnected(self, _client: mqtt.Client, _data: Any, _flags: Any, _code: Any, _properties: Any) -> None:
+    def _disconnected(self, _client: mqtt.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         self.connected = False
+        self._parting = self._parting or f"the connection has ended: {code}"
         self._gone.set()
 
     def _message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:

@@ -1,4 +1,4 @@
-"""`log/agent.log` in the agent's folder: the newest lines, for people on the device where no journal keeps them.
+"""`log/agent.log` in the agent's folder: the newest lines, for `edgeops-agent logs` where no journal keeps them.
 
 Nothing relies on it, so nothing is synced; it is two files of 512 KB at most, and a disk that takes nothing costs lines only.
 """

@@ -35,6 +35,7 @@ class Link(Protocol):
     refused: int
     expired: bool
     way: Way | None
+    why: str
 
     def start(self) -> None:
         """Begin connecting in the background."""
@@ -57,6 +58,10 @@ class Link(Protocol):
 
 class Runner(Protocol):
     """The hands of one slot; see `runner.SlotRunner`."""
+
+    @property
+    def pid(self) -> int | None:
+        """The process that takes the calls, if there is one."""
 
     def start(self) -> None:
         """Begin working."""

@@ -17,6 +17,7 @@ from edgeops.wire.errors import EdgeopsError, Unfit
 from ..core.health import Evidence, judge
 from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
 from . import builds
+from .chronicle import tell_build
 from .clock import tick
 from .disk import StateFolder, refusals
 from .journal import say
@@ -76,6 +77,11 @@ class SlotRunner:
         self._collected = time.monotonic()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The process that takes the calls, if there is one."""
+        return live.worker.pid if (live := self._live) else None
 
     def start(self) -> None:
         """Begin working."""
@@ -178,6 +184,7 @@ class SlotRunner:
             worker.stop()
             raise
         self.vacancy.take(self.name)
+        tell_build(self.name, build, "takes the calls", "info", pid=worker.pid)
         old, self._live = self._live, Live(build, worker, time.monotonic())
         if old:
             self._retire(old, worker)
@@ -188,6 +195,7 @@ class SlotRunner:
             old.worker.drain(successor, seconds)
         self._collect_from(old)
         old.worker.stop()
+        tell_build(self.name, old.build, "takes no more calls", "info", pid=old.worker.pid, reason=old.worker.reason)
 
     def _run(self, build: Build | None) -> None:
         self._trial = None
@@ -211,8 +219,7 @@ class SlotRunner:
                 self._take_over(build, self._start(build))
                 return
             except Unfit as error:
-                text = f"slot {self.name}: {build.model}:{build.version} does not run: {error}"
-                say("model", text, "warn", slot=self.name, model=build.model, version=build.version, reason=error.reason)
+                tell_build(self.name, build, f"does not run: {error}", "warn", "model", reason=error.reason)
                 if wait is None or not _may_pass(error.reason) or self._leaving.wait(wait):
                     raise
 
@@ -256,6 +263,7 @@ class SlotRunner:
         reason = live.worker.reason or "crashed"
         self._live = self._trial = None
         live.worker.stop()
+        tell_build(self.name, live.build, f"has lost its worker: {reason}", "warn", pid=live.worker.pid, reason=reason)
         if trial:
             self.post(Failed("trial", trial.target.order, tick(), reason, "the worker died while taking calls"))
             return

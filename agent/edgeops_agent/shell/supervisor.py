@@ -13,7 +13,7 @@ from edgeops.wire.messages import Bundle
 from ..core.record import Record
 from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
 from ..core.update import step
-from . import builds
+from . import builds, chronicle
 from .calling import settings_for
 from .clock import Clock
 from .composure import Composure
@@ -187,7 +187,9 @@ class Supervisor:
     def _store(self, record: Record) -> None:
         """Save, then act: everything after this line may rely on the record. Raises Unsaved."""
         gone = dict.fromkeys(self.record.slots, Slot())
+        before = self.record.slots
         self.ledger.store(record)
+        chronicle.tell(before, record.slots)
         self.downloads.keep(record.slots)
         for name, slot in {**gone, **record.slots}.items():
             self.pointers.show(name, slot.current)

@@ -1,0 +1,26 @@
+"""A look at a running supervisor from another thread, for `edgeops-agent status`: reads whole values, changes nothing."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgeops import __version__
+
+from .supervisor import Supervisor
+
+
+def view_of(supervisor: Supervisor) -> Callable[[], dict[str, Any]]:
+    """What the agent that starts now knows and its record does not."""
+    began = time.time()
+
+    def view() -> dict[str, Any]:
+        link, clock = supervisor.link, supervisor.clock
+        manager = {"connected": link.connected, "url": link.way.url if link.way else "", "refused": link.refused, "why": link.why}
+        return {
+            "pid": os.getpid(), "since": began, "agent": __version__, "now": clock.now(), "sure": clock.sure,
+            "manager": manager, "saves_refused": supervisor.ledger.refusals,
+            "slots": {name: {"worker": runner.pid} for name, runner in list(supervisor.runners.items())},
+        }  # fmt: skip
+
+    return view
