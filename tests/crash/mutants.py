@@ -31,5 +31,6 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("an old clearance opens the barrier", 'slot.phase != "proven" or slot.cleared or target.order > event.order', 'slot.phase != "proven" or slot.cleared'),
     ("a no is not heard", 'event.facts.get(CONSENT) == "no"', "False"),
     ("conditions put off the deadline", '_enter(slot, target, "waiting", slot.deadline)', '_enter(slot, target, "waiting", event.now + target.conditions.wait_s)'),
+    ("unfit in the trial stays", "if event.unfit and slot.phase in UNTOUCHED:", "if event.unfit:"),
     ("what fails at the barrier stays", 'UNTOUCHED = ("waiting", "fetch", "verify", "ready")', 'UNTOUCHED = ("waiting", "fetch", "verify", "ready", "proven")'),
 )

@@ -75,6 +75,7 @@ def _gated() -> tuple[World, ...]:
         World("barrier stays shut", conditions=joint, clears=False, ends="proven-deadline"),
         World("bad before the barrier", "trial", "fail", conditions=joint),
         World("dies at the barrier", "proven", "kill", conditions=joint, ends="crash-loop"),
+        World("unfit in the middle of its trial", "trial", "unfit"),
         World("fails at the barrier", "proven", "fail", conditions=joint, ends="proven-broken"),
         World("dies before it is allowed", "waiting", "kill", conditions=calm, facts=good[:1], kills=5),
         World("dies before it may switch", "ready", "kill", conditions=still, facts=(("parked", True),), kills=5),

@@ -203,7 +203,7 @@ def _failed(slot: Slot, event: Failed) -> Step:
     target = slot.target
     if target is None or slot.phase != event.phase or target.order != event.order or slot.phase == "idle":
         return slot, ()
-    if event.unfit:
+    if event.unfit and slot.phase in UNTOUCHED:
         return _end(slot, "unfit", event.reason, event.detail)
     return _fall_back(slot, target, event.now, event.reason, event.detail)
 
