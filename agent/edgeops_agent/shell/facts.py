@@ -3,14 +3,17 @@
 import contextlib
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeops import __version__
+from edgeops.wire.conditions import Fact
 from edgeops.wire.device_class import classify
 from edgeops.wire.trust import Capabilities
 
+READY_MADE = ("power", "battery", "temperature_c", "network", "metered", "disk_free_mb", "memory_free_mb", "load_pct")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -40,9 +43,13 @@ def birth(device: Capabilities) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def facts(root: Path) -> dict[str, int]:
-    """Free disk (bytes) where the agent lives, CPUs, memory (bytes) where known."""
-    found = {"cpus": os.cpu_count() or 1}
+def facts(root: Path, sensed: Mapping[str, Fact] | None = None) -> dict[str, Fact]:
+    """Free disk (bytes) where the agent lives, CPUs, memory (bytes) where known; of what is `sensed` the ready-made facts.
+
+    What the device's owner states of other things stays on the device.
+    """
+    found: dict[str, Fact] = {name: value for name, value in (sensed or {}).items() if name in READY_MADE}
+    found["cpus"] = os.cpu_count() or 1
     with contextlib.suppress(OSError):  # a disk that fails is not the moment to fall silent
         status = os.statvfs(root)
         found["disk_free"] = status.f_bavail * status.f_frsize

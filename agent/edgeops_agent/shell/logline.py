@@ -16,6 +16,7 @@ EVENTS: Mapping[str, str] = {
     "order": "the manager orders something of a slot",
     "refused": "a message or document was not believed, with its reason",
     "update": "a slot goes from one phase to the next, or an order has ended: committed, rolled-back, failed …",
+    "facts": "something the device's owner left in facts.d cannot be believed",
     "consent": "a person at the device has approved or denied an order",
     "worker": "an inference worker has started or ended",
     "model": "what is committed does not run, or runs again",

@@ -24,10 +24,11 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """A committed build's worker died and was started again."""
+    """A committed build's worker died and is started again; `words` are the last it wrote, at most 500 bytes."""
 
     build: Build
     reason: str
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,54 +10,33 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 from edgeops.wire.errors import EdgeopsError, Unfit
 
-from ..core.health import Evidence, judge
 from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
 from . import builds
 from .chronicle import tell_build
 from .clock import tick
 from .disk import StateFolder, refusals
+from .hooks import Hooks
 from .journal import say
+from .lifetime import Histories, Live, last_words
 from .news import Ailing, Collected, Crashed, Ran
+from .revival import may_pass
+from .senses import folders_of
+from .trying import Trial, before, environment
 from .vacancy import Vacancy
 from .workers import DRAIN_SECONDS, Worker
 
 WATCH_S = 0.2
-MAX_CRASHES = 3
-STABLE_S = 60.0
 AGAIN_S = (1.0, 2.0, 4.0)
 LEAVE_S = 2.0
-MOST_WINDOW = 32 << 10
-PASSING = ("memory", "unresponsive", "busy", "no-process", "start-timeout", "load-timeout", "call-timeout", "crashed")
-"""What may go over by itself, so that a build which fails so is tried again before it is given up."""
-
-
-@dataclass(slots=True)
-class Trial:
-    """A candidate taking calls since `began` (monotonic seconds); `previous_us` is the old model's median."""
-
-    target: Target
-    began: float
-    previous_us: int
+GRACE_S = 1.0
+"""How long a candidate that died after it had passed its trial is left dead: the model before it may have to come back instead."""
 
 
 Post = Callable[[Event | Ran | Collected | Crashed | Ailing], None]
-
-
-@dataclass(slots=True)
-class Live:
-    """The worker that takes the calls now, and what it has counted since it began."""
-
-    build: Build
-    worker: Worker
-    since: float
-    crashes: int = 0
-    calls: int = 0
-    errors: int = 0
-    latency_us: int = 0
 
 
 class SlotRunner:
@@ -66,15 +45,20 @@ class SlotRunner:
 
     def __init__(
         self, name: str, folder: StateFolder, listeners: Sequence[socket.socket], vacancy: Vacancy, device_class: str, post: Post,
-        collect_s: float,
+        collect_s: float, now: Callable[[], float] = time.monotonic, hire: Callable[[], Worker] = Worker,
+        checks: Sequence[Path] | None = None,
     ) -> None:  # fmt: skip
         self.name, self.folder, self.listeners, self.vacancy = name, folder, listeners, vacancy
-        self.device_class, self.post, self.collect_s = device_class, post, collect_s
+        self.device_class, self.post, self.collect_s, self._now, self._hire = device_class, post, collect_s, now, hire
+        self._checks = folders_of(folder.root, "health.d") if checks is None else checks
         self._jobs: queue.Queue[Command | None] = queue.Queue()
         self._live: Live | None = None
         self._trial: Trial | None = None
+        self._passed: Target | None = None
+        self._dead: tuple[Build, str, str, float] | None = None
+        self._histories = Histories()
         self._starting: Worker | None = None
-        self._collected = time.monotonic()
+        self._collected = now()
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
 
@@ -102,17 +86,21 @@ class SlotRunner:
     def _work(self) -> None:
         while not self._leaving.is_set():
             try:
-                job = self._jobs.get(timeout=WATCH_S)
-            except queue.Empty:
-                job = None
-            try:
-                if job is not None:
-                    self._carry_out(job)
-                elif not self._leaving.is_set():
-                    self._watch()
+                self.turn(WATCH_S)
             except Exception:  # a bug must not leave a slot that nobody watches
                 say("internal", f"slot {self.name}: {traceback.format_exc()}", "error", slot=self.name)
         self._stop_live(LEAVE_S)
+
+    def turn(self, patience_s: float) -> None:
+        """Carry out the next command; where none comes for `patience_s` seconds, look after what runs."""
+        try:
+            job = self._jobs.get(timeout=patience_s)
+        except queue.Empty:
+            job = None
+        if job is not None:
+            self._carry_out(job)
+        elif not self._leaving.is_set():
+            self._watch()
 
     def _carry_out(self, job: Command) -> None:
         match job:
@@ -149,7 +137,7 @@ class SlotRunner:
 
     def _start(self, build: Build) -> Worker:
         """A worker that has passed its golden vectors; raises Unfit with the reason it did not."""
-        self._starting = worker = Worker()
+        self._starting = worker = self._hire()
         try:
             worker.start(builds.runnable(self.folder, self.name, build, self.device_class), self.listeners)
             if self._leaving.is_set():
@@ -171,10 +159,17 @@ class SlotRunner:
     def _try(self, target: Target) -> bool:
         if target.build is None:
             return True
-        previous = self._live.latency_us if self._live else 0
-        self._take_over(target.build, self._start(target.build))
-        self._trial = Trial(target, time.monotonic(), previous)
+        worker, old, began, earlier = self._start(target.build), self._live, self._now(), self._trial
+        self._forget_trial()
+        self._take_over(target.build, worker)  # with that the old worker's last counts are in
+        hooks = Hooks(self._checks, environment(self.name, target, self.listeners)).begin()
+        self._trial = Trial(target, self._now(), before(target, began, old, earlier), hooks)
         return False
+
+    def _forget_trial(self) -> None:
+        if self._trial:
+            self._trial.hooks.end()
+        self._trial = self._passed = self._dead = None
 
     def _take_over(self, build: Build, worker: Worker) -> None:
         """The new worker accepts before the old one stops, so no call finds nobody."""
@@ -185,7 +180,7 @@ class SlotRunner:
             raise
         self.vacancy.take(self.name)
         tell_build(self.name, build, "takes the calls", "info", pid=worker.pid)
-        old, self._live = self._live, Live(build, worker, time.monotonic())
+        old, self._live = self._live, Live(build, worker, self._now(), self._histories.of(build))
         if old:
             self._retire(old, worker)
 
@@ -198,7 +193,12 @@ class SlotRunner:
         tell_build(self.name, old.build, "takes no more calls", "info", pid=old.worker.pid, reason=old.worker.reason)
 
     def _run(self, build: Build | None) -> None:
-        self._trial = None
+        if self._ensure(build):
+            self.post(Ran(build))
+
+    def _ensure(self, build: Build | None) -> bool:
+        """Whether `build` now takes the calls; when it cannot be made to, that has been said."""
+        self._forget_trial()
         if build is None:
             self.vacancy.leave(self.name)
             self._stop_live()
@@ -209,8 +209,8 @@ class SlotRunner:
                 self._stop_live()
                 if not self._leaving.is_set():
                     self._give_up(build, error.reason)
-                return
-        self.post(Ran(build))
+                return False
+        return True
 
     def _run_patiently(self, build: Build) -> None:
         for wait in (*AGAIN_S, None):
@@ -220,81 +220,78 @@ class SlotRunner:
                 return
             except Unfit as error:
                 tell_build(self.name, build, f"does not run: {error}", "warn", "model", reason=error.reason)
-                if wait is None or not _may_pass(error.reason) or self._leaving.wait(wait):
+                if wait is None or not may_pass(error.reason) or self._leaving.wait(wait):
                     raise
 
     def _give_up(self, build: Build, reason: str) -> None:
         self.vacancy.leave(self.name)
-        self.post(Ailing(build, reason) if _may_pass(reason) else Lost(build.release, tick(), reason))
+        self.post(Ailing(build, reason) if may_pass(reason) else Lost(build.release, tick(), reason))
 
     def _stop_live(self, seconds: float = DRAIN_SECONDS) -> None:
-        live, self._live, self._trial = self._live, None, None
+        live, self._live = self._live, None
+        self._forget_trial()
         if live:
             self._retire(live, None, seconds)
 
     def _watch(self) -> None:
-        live, trial = self._live, self._trial
+        live, trial, dead = self._live, self._trial, self._dead
         if live is None:
+            if dead and self._now() >= dead[3]:
+                self._revive(*dead[:3])
             return
-        if not live.worker.alive:
-            self._died(live, trial)
-            return
-        due = time.monotonic() - self._collected >= self.collect_s
-        if (trial or due) and not self._collect_from(live):
-            self._died(live, trial)
-            return
-        if trial:
+        due = self._now() - self._collected >= self.collect_s
+        if not live.worker.alive or ((trial or due) and not self._collect_from(live)):
+            self._died(live)
+        elif trial:
             self._judge(live, trial)
 
     def _judge(self, live: Live, trial: Trial) -> None:
-        evidence = Evidence(live.calls, live.errors, live.latency_us, trial.previous_us)
-        verdict = judge(trial.target, evidence, time.monotonic() - trial.began)
+        verdict, target = trial.verdict(live, self._now()), trial.target
         if not verdict.over:
             return
-        self._trial = None
-        order = trial.target.order
+        self._forget_trial()
+        tell_build(self.name, live.build, f"on trial: {verdict.reason or 'passed'}; {verdict.detail}", "info", "update")
         if verdict.reason:
-            self.post(Failed("trial", order, tick(), verdict.reason, verdict.detail))
+            self.post(Failed("trial", target.order, tick(), verdict.reason, verdict.detail))
         else:
-            self.post(Done("trial", order, tick(), unproven=verdict.unproven))
+            self._passed = target
+            self.post(Done("trial", target.order, tick(), unproven=verdict.unproven))
 
-    def _died(self, live: Live, trial: Trial | None) -> None:
-        """In trial a death is the verdict; a committed build is started again, a few times."""
-        reason = live.worker.reason or "crashed"
-        self._live = self._trial = None
+    def _died(self, live: Live) -> None:
+        """In trial a death is the verdict; a committed build is started again, a few times.
+
+        What has passed its trial may be committed or wait for that: it has failed if it waits. Who knows says so in a moment.
+        """
+        trial, passed, reason = self._trial, self._passed, live.worker.reason or "crashed"
+        self._forget_trial()
+        self._live = None
         live.worker.stop()
-        tell_build(self.name, live.build, f"has lost its worker: {reason}", "warn", pid=live.worker.pid, reason=reason)
+        words, build = last_words(live.worker), live.build
+        tell_build(self.name, build, f"has lost its worker: {reason}; {words}", "warn", pid=live.worker.pid, reason=reason)
         if trial:
-            self.post(Failed("trial", trial.target.order, tick(), reason, "the worker died while taking calls"))
+            self.post(Failed("trial", trial.target.order, tick(), reason, f"the worker died while taking calls; {words}"))
             return
-        crashes = 1 if time.monotonic() - live.since > STABLE_S else live.crashes + 1
-        self.post(Crashed(live.build, reason))
-        if crashes > MAX_CRASHES:
-            self._give_up(live.build, reason)
-            return
-        self._run(live.build)
-        if self._live:
-            self._live.crashes = crashes
+        if passed:
+            self.post(Failed("proven", passed.order, tick(), reason, f"the worker died before it was to commit; {words}"))
+        if not live.history.deaths.borne(self._now(), self._now() - live.since):
+            self.post(Crashed(build, reason, words))
+            self._give_up(build, reason)
+        elif passed:
+            self._dead = (build, reason, words, self._now() + GRACE_S)
+        else:
+            self._revive(build, reason, words)
+
+    def _revive(self, build: Build, reason: str, words: str) -> None:
+        self.post(Crashed(build, reason, words))
+        self._ensure(build)
 
     def _collect_from(self, live: Live) -> bool:
         """Pass on what the worker has counted; False when it does not answer any more."""
         try:
-            counts = live.worker.collect()
+            news = live.count(live.worker.collect(), self._now())
         except EdgeopsError:
             return False
-        self._collected = time.monotonic()
-        try:
-            numbers, window = counts["counters"], counts["window"]
-            errors, calls = int(numbers.get("errors", 0)), int(numbers.get("calls", 0)) + int(numbers.get("errors", 0))
-            latency = int(numbers.get("latency_us_p50", 0))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return False
-        window = window if isinstance(window, bytes) and len(window) <= MOST_WINDOW else None
-        self.post(Collected(live.build, window, max(0, calls - live.calls), max(0, errors - live.errors)))
-        live.calls, live.errors = calls, errors
-        live.latency_us = latency or live.latency_us
-        return True
-
-
-def _may_pass(reason: str) -> bool:
-    return reason == "disk" or reason.startswith(PASSING)
+        self._collected = self._now()
+        if news:
+            self.post(news)
+        return news is not None

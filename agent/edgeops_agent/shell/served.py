@@ -3,8 +3,10 @@
 import math
 import threading
 import time
-from collections import deque
+from array import array
 from typing import Any, Protocol
+
+import numpy as np
 
 from edgeops.wire.errors import Unfit
 
@@ -13,6 +15,8 @@ from .session import Engine
 from .tensors import Array, Tensors
 
 LATENCIES = 4096
+RECENT_NS = 600 * 10**9
+"""Percentiles are of calls not older than that: a model is compared with how its predecessor did lately, not last week."""
 
 
 class CallSink(Protocol):
@@ -33,7 +37,7 @@ class Served:
         self.engine = engine
         self._sink = sink
         self._counting = threading.Lock()
-        self._latencies: deque[int] = deque(maxlen=LATENCIES)
+        self._took, self._at = array("q", bytes(8 * LATENCIES)), array("q", bytes(8 * LATENCIES))
         self._total_ns = 0
         self._calls = 0
         self._busy = 0
@@ -43,7 +47,8 @@ class Served:
     def infer(self, inputs: Tensors) -> dict[str, Array]:
         """Run once; raises what `Engine.call` raises. The model's failures are counted by reason, the caller's are not.
 
-        A call that found the model busy with others says nothing of the model: it is counted apart.
+        A call that found the model busy with others says nothing of the model: it is counted apart. Where statistics are kept, an
+        answer that is not finite though the question was is given, and counted as a failure.
         """
         began = time.perf_counter_ns()
         try:
@@ -53,25 +58,35 @@ class Served:
                 with self._counting:
                     self._busy += 1
                 raise
-            with self._counting:
-                self._errors[error.reason] = self._errors.get(error.reason, 0) + 1
-                self._failed_ns += time.perf_counter_ns() - began
-            if self._sink is not None:
-                self._sink.fail()
+            self._failed(error.reason, time.perf_counter_ns() - began)
             raise
-        took = time.perf_counter_ns() - began
+        ended = time.perf_counter_ns()
+        took = ended - began
+        if self._sink is not None and not _finite(outputs) and _finite(inputs):
+            self._failed("non-finite", took)
+            return outputs
         with self._counting:
+            place = self._calls % LATENCIES
+            self._took[place], self._at[place] = took, ended
             self._calls += 1
             self._total_ns += took
-            self._latencies.append(took)
         if self._sink is not None:
             self._sink.append(inputs, outputs, took // 1000)
         return outputs
 
-    def counters(self) -> dict[str, Any]:
-        """Calls, errors (by reason) and calls turned away since the start; p50/p99 in microseconds of the last calls, or 0."""
+    def _failed(self, reason: str, took: int) -> None:
         with self._counting:
-            recent = sorted(self._latencies)
+            self._errors[reason] = self._errors.get(reason, 0) + 1
+            self._failed_ns += took
+        if self._sink is not None:
+            self._sink.fail()
+
+    def counters(self) -> dict[str, Any]:
+        """Calls, errors (by reason) and calls turned away since the start; p50/p99 in microseconds of recent calls, or 0."""
+        since = time.perf_counter_ns() - RECENT_NS
+        with self._counting:
+            held = min(self._calls, LATENCIES)
+            recent = sorted(self._took[place] for place in range(held) if self._at[place] >= since)
             return {
                 "calls": self._calls,
                 "errors": sum(self._errors.values()),
@@ -82,6 +97,12 @@ class Served:
                 "latency_us_p50": percentile(recent, 50) // 1000,
                 "latency_us_p99": percentile(recent, 99) // 1000,
             }
+
+
+def _finite(arrays: Tensors) -> bool:
+    """Whether all floats are finite. The sum of squares says so of nearly all, in half the time."""
+    floats = (one for one in arrays.values() if one.dtype.kind == "f")
+    return all((one.itemsize > 2 and math.isfinite(np.vdot(one, one))) or np.isfinite(one).all() for one in floats)
 
 
 def percentile(ordered: list[int], percent: float) -> int:
