@@ -1,5 +1,6 @@
 """docs/agent.md says what `edgeops-agent` itself says, and each of its commands explains itself."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,5 +30,5 @@ def test_help_is_good(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_examples_can_be_typed(name: str) -> None:
     """The example of each command is one that its parser takes."""
-    words = (COMMANDS[name].epilog or "").splitlines()[1].split()
+    words = shlex.split((COMMANDS[name].epilog or "").splitlines()[1])
     assert COMMANDS[name].parse_args(words[2:])

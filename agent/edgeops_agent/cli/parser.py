@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgeops import __version__
 
-from . import doctor, enroll, logs, run, status
+from . import consent, doctor, enroll, logs, run, status
 from .place import DEFAULT_STATE
 
 EXIT_CODES = {
@@ -17,7 +17,7 @@ EXIT_CODES = {
     5: "unfit: the disk refuses; for `doctor`: something fails",
     130: "interrupted with Ctrl-C",
 }
-NOUNS = (enroll, run, status, logs, doctor)
+NOUNS = (enroll, run, status, logs, doctor, consent)
 
 
 def build_parser() -> argparse.ArgumentParser:

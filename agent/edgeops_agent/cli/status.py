@@ -67,7 +67,7 @@ def _slot(slot: Slot) -> dict[str, Any]:
     target = slot.target if slot.phase != "idle" else None
     return {
         **report_of(slot).payload(), "order": slot.order, "previous": _called(slot.previous),
-        "at": (_called(target.build) or "no model") if target else "",
+        "at": (_called(target.build) or "no model") if target else "", "waits": list(target.gate(slot.phase)) if target else [],
     }  # fmt: skip
 
 

@@ -46,11 +46,11 @@ def _ends(name: str, old: Slot, new: Slot, at: float) -> Iterator[Line]:
     anew = {Outcome(0, one.rollout, one.release, one.verdict, one.reason, one.detail) for one in old.outbox}
     for outcome in new.outbox:
         if outcome not in old.outbox and outcome not in anew:
-            yield _end(name, new, outcome, at)
+            yield _end(name, old, new, outcome, at)
 
 
-def _end(name: str, slot: Slot, outcome: Outcome, at: float) -> Line:
-    builds = (slot.target.build if slot.target else None, slot.current, slot.previous)
+def _end(name: str, old: Slot, slot: Slot, outcome: Outcome, at: float) -> Line:
+    builds = (slot.target.build if slot.target else None, slot.current, slot.previous, old.current)
     build = next((one for one in builds if one and one.release == outcome.release), None)
     why = f": {outcome.reason}, {outcome.detail}" if outcome.detail else f": {outcome.reason}" if outcome.reason else ""
     called = _called(build) if build else outcome.release[:12] or f"order {outcome.order}"

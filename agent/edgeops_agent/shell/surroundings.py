@@ -62,12 +62,14 @@ def manager(way: Way, least: int) -> Finding:
     """Whether the manager answers over HTTPS as somebody we trust."""
     name = f"https {urlsplit(way.url).netloc}"
     try:
-        status, _ = https.fetch(way, "GET", "/health", None, least)
+        status, _ = https.fetch(way, "GET", "/api/v1/health", None, least)
     except Unreachable as error:
         return Finding(name, "fail", error.message, _next(error))
     except EdgeopsError as error:
         return Finding(name, "fail", error.message, NETWORK)
-    return Finding(name, "ok", f"answers ({status})")
+    if status != 200:
+        return Finding(name, "warn", f"answers with {status}, not as a manager that is well", "tell your operator")
+    return Finding(name, "ok", "the manager answers")
 
 
 def broker(way: Way, least: int, pair: tuple[Path, Path]) -> Finding:
