@@ -107,7 +107,7 @@ def running(device: Device, **more: Any) -> Iterator[None]:
 def test_status_says_what_runs_and_what_is_going_on(device: Device) -> None:
     """One look tells the device, its agent, its link, its certificate, and each slot."""
     (device.folder.root / "endpoint.json").write_text('{"http": "http://127.0.0.1:8000", "unix": "/run/x.sock", "pid": 4711}')
-    with running(device, slots={"main": {"worker": 4712}}):
+    with running(device, slots={"main": {"worker": 4712, "confined": {"memory": True, "network": False}}}):
         code, out, err = device.run("status")
         told = device.answer("status")
     lines = out.splitlines()
@@ -115,6 +115,7 @@ def test_status_says_what_runs_and_what_is_going_on(device: Device) -> None:
     assert lines[0] == "device       pi-01 of fleet berlin, incarnation 1, newest order 0"
     assert "running for 2 hours, process 4711, version 1.0" in out and "connected to mqtts://one:8883" in out
     assert "http://127.0.0.1:8000, /run/x.sock" in out and "19 days left" in out and "free" in out
+    assert "confined     memory, NOT network" in lines
     row = next(line.split() for line in lines if line.startswith("main"))
     assert row == ["main", "digits:1", "int8", "trial", "digits:2", "–", "–", "–"]
     assert told["running"] and told["slots"]["main"]["worker"] == 4712 and told["slots"]["main"]["at"] == "digits:2"
@@ -356,6 +357,18 @@ def test_the_doctor_loads_the_runtime_elsewhere() -> None:
     """What the worker will load is loaded once, in a process of its own."""
     found = surroundings._runtime()
     assert found.level == "ok" and found.detail.startswith("onnxruntime 1.")
+
+
+def test_the_doctor_tries_what_keeps_a_model_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that confines itself as workers do; what does not hold is said."""
+    found = surroundings._confinement()
+    assert found.check == "confinement" and "memory" in found.detail
+    trial = 'print(\'[{"memory": true, "network": false}, ["this kernel has no Landlock"]]\')'
+    monkeypatch.setattr(surroundings, "TRIAL", trial)
+    found = surroundings._confinement()
+    assert found.level == "warn" and "network" in found.detail and "Landlock" in found.detail and "memory" not in found.detail
+    monkeypatch.setattr(surroundings, "TRIAL", "raise SystemExit(1)")
+    assert surroundings._confinement().level == "warn"
 
 
 @pytest.mark.parametrize("name", ["facts.d", "health.d"])

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -75,6 +76,9 @@ def _run(options: argparse.Namespace) -> int:
         live.open()
         try:
             supervisor.run()
+        except BaseException:
+            say("stop", f"agent {device} ends: {traceback.format_exc()}", "error", device=device, pid=os.getpid())
+            raise
         finally:
             live.close()
         say("stop", f"agent {device} has stopped", device=device, pid=os.getpid())

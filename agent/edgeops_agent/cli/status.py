@@ -117,8 +117,15 @@ def _head(found: dict[str, Any]) -> dict[str, str]:
         "certificate": f"until {left}" if until else "none that can be used; a new one is asked for",
         "endpoint": ", ".join(found["endpoint"].values()),
         "disk": f"{size(found['disk_free'])} free" if found["disk_free"] is not None else "",
-        "confined by": ", ".join(found.get("confinement", [])),
+        "confined": ", ".join(_confined(found["slots"])),
     }  # fmt: skip
+
+
+def _confined(slots: dict[str, Any]) -> list[str]:
+    """What keeps the workers to themselves, by name; what does not hold is marked."""
+    found = [slot["confined"] for slot in slots.values() if slot.get("confined")]
+    names = sorted({name for each in found for name in each})
+    return [name if all(each.get(name) for each in found) else f"NOT {name}" for name in names]
 
 
 def _row(name: str, slot: dict[str, Any]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from .reach import Way
 from .runner import Post, SlotRunner
 from .upkeep import Errand, Fetch, in_thread
 from .vacancy import Vacancy
+from .workers import Worker
 
 
 class Link(Protocol):
@@ -60,8 +61,8 @@ class Runner(Protocol):
     """The hands of one slot; see `runner.SlotRunner`."""
 
     @property
-    def pid(self) -> int | None:
-        """The process that takes the calls, if there is one."""
+    def worker(self) -> Worker | None:
+        """The one that takes the calls, if there is one."""
 
     def start(self) -> None:
         """Begin working."""

@@ -63,9 +63,9 @@ class SlotRunner:
         self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
 
     @property
-    def pid(self) -> int | None:
-        """The process that takes the calls, if there is one."""
-        return live.worker.pid if (live := self._live) else None
+    def worker(self) -> Worker | None:
+        """The one that takes the calls, if there is one."""
+        return live.worker if (live := self._live) else None
 
     def start(self) -> None:
         """Begin working."""

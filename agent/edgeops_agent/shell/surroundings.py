@@ -1,6 +1,7 @@
 """The doctor's look at the machine and at the way to the manager. It sends no MQTT: that would put out the agent that runs."""
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ UNITS = tuple(Path(folder, UNIT) for folder in ("/etc/systemd/system", "/usr/lib
 def machine(root: Path) -> Iterator[Finding]:
     """What the agent needs of this machine."""
     yield _runtime()
+    yield _confinement()
     yield from _dropped(root / "facts.d", "facts")
     yield from _dropped(root / "health.d", "health checks")
     yield _unit()
@@ -93,6 +95,28 @@ def broker(way: Way, least: int, pair: tuple[Path, Path]) -> Finding:
 
 def _next(error: Unreachable) -> str:
     return "tell your operator: the server's certificate must be renewed" if error.reason == "server-expired" else NETWORK
+
+
+TRIAL = """
+import json, os
+from edgeops_agent.shell.confine import confine
+found = confine(os.getppid(), (), 1 << 28)
+print(json.dumps([found.holds, found.missing]))
+"""
+
+
+def _confinement() -> Finding:
+    """What a model could do here: tried by a process that confines itself as a worker does."""
+    try:
+        done = subprocess.run([sys.executable, "-P", "-c", TRIAL], capture_output=True, text=True, timeout=RUNTIME_S, check=False)
+        holds, missing = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return Finding("confinement", "warn", f"it cannot be tried: {error}", "report this")
+    loose = sorted(name for name, held in holds.items() if not held)
+    if loose:
+        text = f"a model would not be kept from: {', '.join(loose)}" + (f" ({'; '.join(missing)})" if missing else "")
+        return Finding("confinement", "warn", text, "use a newer kernel, or order only models that you trust")
+    return Finding("confinement", "ok", ", ".join(sorted(holds)))
 
 
 def _runtime() -> Finding:

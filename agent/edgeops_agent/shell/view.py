@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeops import __version__
 
+from .ports import Runner
 from .supervisor import Supervisor
 
 
@@ -20,7 +21,15 @@ def view_of(supervisor: Supervisor) -> Callable[[], dict[str, Any]]:
         return {
             "pid": os.getpid(), "since": began, "agent": __version__, "now": clock.now(), "sure": clock.sure,
             "manager": manager, "saves_refused": supervisor.ledger.refusals,
-            "slots": {name: {"worker": runner.pid} for name, runner in list(supervisor.runners.items())},
+            "slots": {name: _seen(runner) for name, runner in list(supervisor.runners.items())},
         }  # fmt: skip
 
     return view
+
+
+def _seen(runner: Runner) -> dict[str, Any]:
+    """The worker of a slot, and which confinements it has found to hold."""
+    worker = runner.worker
+    if worker is None:
+        return {"worker": None}
+    return {"worker": worker.pid, "confined": dict(worker.confinement), "unconfined": list(worker.unconfined)}
