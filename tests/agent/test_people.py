@@ -371,18 +371,28 @@ def test_the_doctor_tries_what_keeps_a_model_in(monkeypatch: pytest.MonkeyPatch)
     assert surroundings._confinement().level == "warn"
 
 
-@pytest.mark.parametrize("name", ["facts.d", "health.d"])
-def test_the_doctor_sees_what_others_could_change(tmp_path: Path, name: str) -> None:
-    """A program that anybody may replace is not run, and the doctor says which."""
-    folder = tmp_path / name
-    assert [one.level for one in surroundings._dropped(folder, "facts")] == ["ok"]
-    folder.mkdir(mode=0o755)
-    (folder / "good").write_text("{}")
-    assert [one.level for one in surroundings._dropped(folder, "facts")] == ["ok"]
-    (folder / "loose").write_text("{}")
-    (folder / "loose").chmod(0o666)
-    (found,) = surroundings._dropped(folder, "facts")
-    assert found.level == "fail" and "loose" in found.detail
+def test_the_doctor_sees_what_the_owner_has_left_in_vain(tmp_path: Path) -> None:
+    """Facts that are none, programs that are none, files that others could change: each by name; no program is run."""
+    def found(name: str) -> dict[str, int]:
+        check = {"facts.d": surroundings._check_fact, "health.d": surroundings._check_program}[name]
+        levels = [one.level for one in surroundings._dropped(name, (tmp_path / name,), check)]
+        return {level: levels.count(level) for level in levels}
+
+    for name in ("facts.d", "health.d"):
+        assert found(name) == {"ok": 1}
+        (tmp_path / name).mkdir(mode=0o755)
+        program = tmp_path / name / "program"
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+        program.chmod(0o755)
+        (tmp_path / name / "good.json").write_text('{"parked": true}')
+    assert (found("facts.d"), found("health.d")) == ({"ok": 1}, {"fail": 1, "ok": 1})
+    for name, text in (("bad.json", "{"), ("half.json", '{"x": 1.5}'), ("note.txt", "")):
+        (tmp_path / "facts.d" / name).write_text(text)
+    assert found("facts.d") == {"fail": 3, "ok": 1}
+    (tmp_path / "health.d").chmod(0o777)
+    (tmp_path / "facts.d" / "program").chmod(0o777)
+    assert (found("facts.d"), found("health.d")) == ({"fail": 4, "ok": 1}, {"fail": 1, "ok": 1})
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_the_doctor_changes_nothing(device: Device) -> None:

@@ -2,27 +2,30 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import socket
 import ssl
-import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edgeops.wire.errors import EdgeopsError, Unreachable
+from edgeops.wire.errors import EdgeopsError, Misuse, Unreachable
 
-from . import https
+from . import dropins, https, stated
 from .finding import Finding
 from .reach import Way
+from .senses import folders_of
 from .tls import check_expiry, timeless
 
 PATIENCE_S, RUNTIME_S = 10.0, 60.0
 NETWORK = "check this device's network, and whether the manager runs: `edgeops up`"
+NOT_HEARD = {
+    "facts.d": "mend it: until then nothing it states is believed, and conditions over it do not hold",
+    "health.d": "mend it or take it away: until then every trial on this device fails",
+}
 UNIT = "edgeops-agent.service"
 UNITS = tuple(Path(folder, UNIT) for folder in ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"))
 
@@ -31,8 +34,8 @@ def machine(root: Path) -> Iterator[Finding]:
     """What the agent needs of this machine."""
     yield _runtime()
     yield _confinement()
-    yield from _dropped(root / "facts.d", "facts")
-    yield from _dropped(root / "health.d", "health checks")
+    yield from _dropped("facts.d", folders_of(root, "facts.d"), _check_fact)
+    yield from _dropped("health.d", folders_of(root, "health.d"), _check_program)
     yield _unit()
 
 
@@ -134,27 +137,34 @@ def _runtime() -> Finding:
     return Finding("runtime", "ok", f"onnxruntime {done.stdout.strip()}")
 
 
-def _dropped(folder: Path, what: str) -> Iterator[Finding]:
-    """What other programs have put there is run or believed: nobody else may be able to change it."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError:
-        yield Finding(folder.name, "ok", f"no {what} of your own")
-        return
-    loose = [path for path in (folder, *paths) if _changeable(path)]
-    for path in loose:
-        text = f"{path} can be changed by others than root and the agent, so it is not used"
-        yield Finding(folder.name, "fail", text, f"chmod go-w {path}, and chown it to root or the agent's user")
-    if not loose:
-        yield Finding(folder.name, "ok", f"{len(paths)} entries")
+def _dropped(name: str, folders: Sequence[Path], check: Callable[[Path], None]) -> Iterator[Finding]:
+    """What the device's owner has left for the agent; no program of his is run for that."""
+    good = 0
+    for folder in folders:
+        try:
+            found = dropins.entries(folder)
+        except Misuse as error:
+            yield Finding(name, "fail", error.message, NOT_HEARD[name])
+            continue
+        for path in found:
+            try:
+                check(path)
+                good += 1
+            except Misuse as error:
+                yield Finding(name, "fail", error.message, NOT_HEARD[name])
+    yield Finding(name, "ok", f"{good} that can be used")
 
 
-def _changeable(path: Path) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return True
-    return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or status.st_uid not in (0, os.geteuid())
+def _check_fact(path: Path) -> None:
+    if path.suffix == ".json":
+        stated.parse(dropins.read(path)[0], path)
+    else:
+        _check_program(path)
+
+
+def _check_program(path: Path) -> None:
+    if not dropins.is_program(path):
+        raise Misuse("unreadable", f"{path} is no program; `chmod +x` it, or take it away")
 
 
 def _unit() -> Finding:
