@@ -65,6 +65,7 @@ def until(ready: Callable[[], Any], what: str) -> Any:
 def program(folder: Path, name: str, lines: str) -> Path:
     """A shell script of ours in `folder`."""
     folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
     path = folder / name
     path.write_text(f"#!/bin/sh\n{lines}\n")
     path.chmod(0o755)

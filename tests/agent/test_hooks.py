@@ -120,8 +120,9 @@ def test_a_trial_that_has_ended_asks_no_more(rooms: Rooms, tmp_path: Path) -> No
 
 
 CANNOT = {
-    "everybody may write it": "may be written by everybody",
-    "everybody may write the folder": "may be written by everybody",
+    "everybody may write it": "may be written by others",
+    "a group may write it": "may be written by others",
+    "everybody may write the folder": "may be written by others",
     "it is no program": "chmod +x",
     "it is a link": "no regular file",
     "its interpreter is missing": "cannot be run",
@@ -137,7 +138,9 @@ def test_a_check_that_cannot_be_asked_is_a_no(rooms: Rooms, tmp_path: Path, why:
     path = program(folder, "10-yes", "exit 0")
     match why:
         case "everybody may write it":
-            path.chmod(0o777)
+            path.chmod(0o757)
+        case "a group may write it":
+            path.chmod(0o775)
         case "everybody may write the folder":
             folder.chmod(0o777)
         case "it is no program":

@@ -47,8 +47,10 @@ def facts_of(stated: Any, now: float = 1000.0) -> dict[str, Any]:
 def write(folder: Path, name: str, text: str, age_s: float = 0, clocks: Clocks | None = None) -> Path:
     """A facts file, written so long ago."""
     folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
     path = folder / name
     path.write_text(text)
+    path.chmod(0o644)
     at = (clocks or Clocks()).wall - age_s
     os.utime(path, (at, at))
     return path
@@ -116,19 +118,19 @@ def test_a_bad_file_is_said_once_and_hides_no_other(rooms: Rooms, tmp_path: Path
 
 
 def test_who_is_heard(rooms: Rooms, tmp_path: Path) -> None:
-    """A file everybody may write is refused with what to do about it, and so are links, pipes and folders; none blocks anything."""
+    """A file that others may write is refused with what to do about it, and so are links, pipes and folders; none of them blocks."""
     open_to_all = write(tmp_path / "f", "10-open.json", '{"parked": true}')
-    open_to_all.chmod(0o666)
+    open_to_all.chmod(0o646)
     (tmp_path / "f" / "20-link.json").symlink_to(write(tmp_path / "g", "x.json", '{"parked": true}'))
     os.mkfifo(tmp_path / "f" / "30-pipe.json")
     (tmp_path / "f" / "40-folder.json").mkdir()
     open_program = program(tmp_path / "f", "50-open", """echo '{"parked": true}'""")
-    open_program.chmod(0o777)
+    open_program.chmod(0o775)
     write(tmp_path / "f", "60-readme", "not a program")
     (tmp_path / "f" / "70-link").symlink_to(program(tmp_path / "g", "x", """echo '{"parked": true}'"""))
     stated, lines = reader(rooms, tmp_path / "f")
     assert facts_of(stated) == {}
-    words = ("chmod o-w", "is a link", "regular", "is a directory", "chmod o-w", "chmod +x", "regular")
+    words = ("chmod go-w", "is a link", "regular", "is a directory", "chmod go-w", "chmod +x", "regular")
     assert [word for line, word in zip(lines, words, strict=True) if word not in line.lower()] == []
 
 
@@ -138,7 +140,7 @@ def test_an_open_folder_is_not_read(rooms: Rooms, tmp_path: Path) -> None:
     stated, lines = reader(rooms, tmp_path / "f")
     (tmp_path / "f").chmod(0o777)
     assert facts_of(stated) == {}
-    assert "may be written by everybody" in lines[0]
+    assert "may be written by others" in lines[0]
     (tmp_path / "f").chmod(0o755)
     assert facts_of(stated) == {"parked": True}
 

@@ -45,7 +45,7 @@ class Ended:
 def entries(folder: Path) -> list[Path]:
     """What lies in `folder`, in the order of names, but for hidden files; nothing when it does not exist.
 
-    Raises Misuse("untrusted") for a folder others may write to, "unreadable" for one that cannot be read.
+    Raises Misuse("untrusted") for a folder others may write to or own, "unreadable" for one that cannot be read.
     """
     try:
         status = folder.stat()
@@ -98,8 +98,8 @@ def _check_file(path: Path, status: os.stat_result) -> None:
 def _trust(path: Path, status: os.stat_result) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise Misuse("untrusted", f"{path} belongs to user {status.st_uid}; only root and the agent's own user are heard")
-    if status.st_mode & stat.S_IWOTH:
-        raise Misuse("untrusted", f"{path} may be written by everybody; `chmod o-w` it")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Misuse("untrusted", f"{path} may be written by others; `chmod go-w` it")
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str] | None = None, seconds: float = TIMEOUT_S,
