@@ -118,7 +118,7 @@ def test_a_bad_file_is_said_once_and_hides_no_other(rooms: Rooms, tmp_path: Path
 
 
 def test_who_is_heard(rooms: Rooms, tmp_path: Path) -> None:
-    """A file that others may write is refused with what to do about it, and so are links, pipes and folders; none of them blocks."""
+    """A file that others may write is refused with what to do about it, and so are links, pipes and folders; none blocks."""
     open_to_all = write(tmp_path / "f", "10-open.json", '{"parked": true}')
     open_to_all.chmod(0o646)
     (tmp_path / "f" / "20-link.json").symlink_to(write(tmp_path / "g", "x.json", '{"parked": true}'))
