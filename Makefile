@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test attacks check bench clean
+.PHONY: help install demo test attacks check bench deb clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -34,6 +34,9 @@ check: $(STAMP) ## ruff, mypy --strict, import contracts
 bench: $(STAMP) ## benchmarks, as ratios
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/metadata.py
+
+deb: $(STAMP) ## the agent as a Debian package for this machine, in dist/
+	$(BIN)/python deploy/deb/build.py $(ARGS)
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

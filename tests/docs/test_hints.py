@@ -16,7 +16,8 @@ TOLD = re.compile(r"(?:`|^\s*(?:#\s+)?(?:\$ )?|Example: )(edgeops(?:-agent)? [a-
 
 def texts() -> Iterator[tuple[str, str]]:
     """(path, text) of everything people read: pages, examples, and the sources with their messages."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*"), ROOT / "fleet.example.toml"]
+    deploy = filter(Path.is_file, ROOT.glob("deploy/**/*"))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *deploy, ROOT / "fleet.example.toml"]
     for path in [*pages, *ROOT.glob("edgeops/**/*.py"), *ROOT.glob("agent/**/*.py")]:
         yield path.relative_to(ROOT).as_posix(), path.read_text("utf-8")
 
