@@ -15,7 +15,7 @@ from sqlalchemy import update
 from edgeops.parcel.assembly import wanted
 from edgeops.store import rows
 from edgeops.store.tables import streams as stream_table
-from edgeops.store.tables import wishes
+from edgeops.store.tables import assignments, wishes
 from edgeops.wire import topics
 from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Want
@@ -175,8 +175,11 @@ class Delivery:
         return self._streams[digest]
 
     def _is_wished(self, device: str, digest: str) -> bool:
+        """Whether the device is to have it, or had it before: what it can go back to may need mending."""
         with self._hub.store.read() as tx:
-            return any(row["wish"].get("stream") == digest for row in rows.find(tx, wishes, device=device))
+            now = [row["wish"] for row in rows.find(tx, wishes, device=device)]
+            before = [row["before"] for row in rows.find(tx, assignments, device=device) if row["before"]]
+        return any(wish.get("stream") == digest for wish in (*now, *before))
 
     def _note(self, digest: str, sent: Sent) -> None:
         if not sent.published + sent.repaired:

@@ -22,7 +22,9 @@ TELE_TYPE = "application/vnd.edgeops.tele.v1"
 
 @dataclass(frozen=True, slots=True)
 class SlotReport:
-    """One slot as the device reports it: what runs, and the outcome of the latest rollout in it."""
+    """One slot as the device reports it: what runs, the outcome of the latest rollout in it, the last words of a worker that died
+    since the agent started.
+    """
 
     phase: str
     model: str = ""
@@ -34,6 +36,7 @@ class SlotReport:
     reason: str = ""
     detail: str = ""
     target: str = ""
+    crash: str = ""
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload; empty fields are left out."""
@@ -48,6 +51,7 @@ class SlotReport:
             fields.text("release", HEX64, default=""), fields.text("variant", ID, default=""),
             fields.text("rollout", ID, default=""), fields.text("verdict", default=""), fields.text("reason", default="", most=128),
             fields.text("detail", default="", most=512), fields.text("target", HEX64, default=""),
+            fields.text("crash", default="", most=512),
         )  # fmt: skip
         if report.phase not in PHASES or report.verdict not in VERDICTS:
             raise fields.fail("phase", "a known phase, and verdict a known verdict")

@@ -175,3 +175,18 @@ def test_who_wants_the_same_again_and_again_is_refused(sending: Fleet) -> None:
     sending.delivery._taken_since -= HOUR_S
     want(sending, "a", stream)
     assert sending.ingest.counts["refused.want-budget"] == 1
+
+
+def test_what_a_device_may_go_back_to_can_be_mended(hub: Hub, clock: Clock) -> None:
+    """The stream of the release before may still be wanted: its bytes may have rotted on the device."""
+    fleet = Fleet(hub, clock, ["a", "b"])
+    fleet.births()
+    release = fleet.publish(1)
+    rollout = fleet.start()
+    before = stream_of(fleet)
+    for name in ("a", "b"):
+        fleet.commit(name, rollout, release)
+    fleet.publish(2)
+    fleet.start(2, to="id=a")
+    want(fleet, "a", before)
+    assert "refused.unknown-stream" not in fleet.ingest.counts

@@ -75,7 +75,7 @@ managers = st.lists(st.sampled_from(["https://m", "https://[::1]:8443"]), min_si
 sites = st.builds(Site, ids, ones, counts, st.just((w.PEM,)), brokers, managers)
 reports = st.builds(
     SlotReport, st.sampled_from(PHASES), ids | st.just(""), counts, hex64 | st.just(""), ids | st.just(""), ids | st.just(""),
-    st.sampled_from(VERDICTS), nfc, nfc, hex64 | st.just(""),
+    st.sampled_from(VERDICTS), nfc, nfc, hex64 | st.just(""), nfc,
 )  # fmt: skip
 outcomes = st.builds(
     OutcomeReport, ids, counts, ids | st.just(""), hex64 | st.just(""), st.sampled_from([v for v in VERDICTS if v]), nfc, nfc

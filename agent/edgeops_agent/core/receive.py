@@ -269,7 +269,7 @@ def _offer(
     digest, release = accept_release(trust, known[wish.release])
     trial = wish.trial
     build = Build(
-        wish.release, wish.variant, release.model, release.version, trial.memory_bytes, trial.load_ms, trial.call_ms
+        wish.release, wish.variant, release.model, release.version, trial.memory_bytes, trial.load_ms, trial.call_ms, wish.stream
     )
     target = Target(
         desired.counter, wish.action, wish.rollout, build, trial.attempts, wish.stream, trial.window_s, trial.min_calls,

@@ -14,7 +14,7 @@ MAX_OUTBOX = 16
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One release in one variant, as a device holds it. Its limits (bytes, ms) do not make it another build."""
+    """One release in one variant, as a device holds it. Its limits (bytes, ms) and its stream do not make it another."""
 
     release: str
     variant: str
@@ -23,6 +23,7 @@ class Build:
     memory_bytes: int = field(default=512 << 20, compare=False)
     load_ms: int = field(default=30_000, compare=False)
     call_ms: int = field(default=5_000, compare=False)
+    stream: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

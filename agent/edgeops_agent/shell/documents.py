@@ -21,7 +21,7 @@ class Documents:
         self._folder, self._log = folder, log
         known: dict[str, bytes] = {}
         for name in needed(record):
-            with contextlib.suppress(Rejected):
+            with contextlib.suppress(Rejected, Unfit):
                 known[name] = folder.document(name)
         self.known: Mapping[str, bytes] = known
 
@@ -36,6 +36,10 @@ class Documents:
         recent = set(list(every)[-MOST:])
         self.known = {name: document for name, document in every.items() if name in wanted | recent}
 
+    def restore(self, record: Record) -> None:
+        """Write again what is needed and is not on disk as it should be."""
+        self.add(record, {})
+
     def for_fetch(self, target: Target) -> bytes:
         """The stream list of `target`, once all its documents are on disk; raises Rejected("missing-document"), Unfit (disk)."""
         release = target.build.release if target.build else ""
@@ -46,5 +50,6 @@ class Documents:
 
 def needed(record: Record) -> set[str]:
     """Documents that must be on disk for the slots as they are, and to find the manager."""
-    names = {*record.sites, *(build.release for slot in record.slots.values() for build in keep(slot))}
+    kept = {build for slot in record.slots.values() for build in keep(slot)}
+    names = {*record.sites, *(build.release for build in kept), *(build.stream for build in kept)}
     return names | {slot.target.stream for slot in record.slots.values() if slot.target and slot.phase != "idle"} - {""}

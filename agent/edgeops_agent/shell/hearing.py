@@ -32,7 +32,7 @@ class Hearing:
     ledger: Ledger
     intake: Intake
     documents: Documents
-    downloads: Downloads
+    downloads: Sequence[Downloads]
     link: Link
     voice: Voice
     log: Sparing
@@ -71,8 +71,9 @@ class Hearing:
 
     def _frame(self, stream: str, index: int, data: bytes) -> None:
         try:
-            if not self.downloads.frame(stream, index, data):
-                self.downloads.check_late(stream, index, data, self.documents.known.get(stream))
+            taken = [each.frame(stream, index, data) for each in self.downloads]
+            if not any(taken):
+                self.downloads[0].check_late(stream, index, data, self.documents.known.get(stream))
         except Rejected as error:
             self._refused("blocks", error)
 

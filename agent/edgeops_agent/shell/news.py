@@ -1,8 +1,9 @@
 """What the hands of a slot tell the supervisor, besides events of the update machine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.slot import Build
+from ..core.slot import Build, Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +38,7 @@ class Ailing:
 
     build: Build
     reason: str
+
+
+Post = Callable[[Event | Ran | Collected | Crashed | Ailing], None]
+"""How the hands of a slot tell it."""

@@ -13,17 +13,20 @@ from typing import Protocol
 
 from edgeops.wire.trust import Capabilities
 
-from ..core.slot import Command
+from ..core.slot import Build, Command
 from . import facts, https
 from .calling import make_link
 from .clock import Clock
 from .disk import StateFolder
 from .files import DISK, Files
+from .gates import MakeSenses
 from .inbox import Inbox
 from .link import LinkSettings
 from .listen import Listeners
+from .news import Post
 from .reach import Way
-from .runner import Post, SlotRunner
+from .runner import SlotRunner
+from .senses import Senses
 from .upkeep import Errand, Fetch, in_thread
 from .vacancy import Vacancy
 from .workers import Worker
@@ -67,8 +70,8 @@ class Runner(Protocol):
     def start(self) -> None:
         """Begin working."""
 
-    def do(self, command: Command) -> None:
-        """Carry out a command, soon."""
+    def do(self, command: Command | Build) -> None:
+        """Carry out a command, soon. A build: its files were written anew, so if it takes the calls, let a new worker take over."""
 
     def stop(self) -> None:
         """Let nothing of the slot run any more."""
@@ -107,6 +110,7 @@ class Ports:
     capabilities: Callable[[], Capabilities] = facts.capabilities
     link: MakeLink = make_link
     runner: MakeRunner = SlotRunner
+    senses: MakeSenses = Senses
     listen: Callable[[str, int, Path | None], Doorway] = Listeners.open
     fetch: Fetch = https.fetch
     aside: Callable[[str, Callable[[], None]], Errand] = in_thread

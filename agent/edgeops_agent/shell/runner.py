@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeops.wire.errors import EdgeopsError, Unfit
 
-from ..core.slot import Build, Command, Done, Event, Failed, Install, Lost, Run, Target, Try, Verify
+from ..core.slot import Build, Command, Done, Failed, Install, Lost, Run, Target, Try, Verify
 from . import builds
 from .chronicle import tell_build
 from .clock import tick
@@ -22,7 +22,7 @@ from .disk import StateFolder, refusals
 from .hooks import Hooks
 from .journal import say
 from .lifetime import Histories, Live, last_words
-from .news import Ailing, Collected, Crashed, Ran
+from .news import Ailing, Crashed, Post, Ran
 from .revival import may_pass
 from .senses import folders_of
 from .trying import Trial, before, environment
@@ -32,11 +32,7 @@ from .workers import DRAIN_SECONDS, Worker
 WATCH_S = 0.2
 AGAIN_S = (1.0, 2.0, 4.0)
 LEAVE_S = 2.0
-GRACE_S = 1.0
-"""How long a candidate that died after it had passed its trial is left dead: the model before it may have to come back instead."""
-
-
-Post = Callable[[Event | Ran | Collected | Crashed | Ailing], None]
+GRACE_S = 1.0  # a candidate that died after its trial stays dead so long: the model before it may have to come back instead
 
 
 class SlotRunner:
@@ -51,7 +47,7 @@ class SlotRunner:
         self.name, self.folder, self.listeners, self.vacancy = name, folder, listeners, vacancy
         self.device_class, self.post, self.collect_s, self._now, self._hire = device_class, post, collect_s, now, hire
         self._checks = folders_of(folder.root, "health.d") if checks is None else checks
-        self._jobs: queue.Queue[Command | None] = queue.Queue()
+        self._jobs: queue.Queue[Command | Build | None] = queue.Queue()
         self._live: Live | None = None
         self._trial: Trial | None = None
         self._passed: Target | None = None
@@ -71,8 +67,8 @@ class SlotRunner:
         """Begin working."""
         self._thread.start()
 
-    def do(self, command: Command) -> None:
-        """Queue a command."""
+    def do(self, command: Command | Build) -> None:
+        """Queue a command. A build: if it takes the calls, let a new worker of it take over."""
         self._jobs.put(command)
 
     def stop(self) -> None:
@@ -102,8 +98,10 @@ class SlotRunner:
         elif not self._leaving.is_set():
             self._watch()
 
-    def _carry_out(self, job: Command) -> None:
+    def _carry_out(self, job: Command | Build) -> None:
         match job:
+            case Build():
+                self._renew(job)
             case Verify(target):
                 self._attempt("verify", target, self._verify)
             case Install(target):
@@ -143,11 +141,10 @@ class SlotRunner:
             if self._leaving.is_set():
                 worker.stop()
             outcome = worker.check()
-        except OSError as error:
+        except BaseException as error:  # nobody else knows of this process
             worker.stop()
-            raise Unfit("no-process", f"no worker process can be started: {error.strerror}") from None
-        except BaseException:  # nobody else knows of this process
-            worker.stop()
+            if isinstance(error, OSError):
+                raise Unfit("no-process", f"no worker process can be started: {error.strerror}") from None
             raise
         finally:
             self._starting = None
@@ -222,6 +219,12 @@ class SlotRunner:
                 tell_build(self.name, build, f"does not run: {error}", "warn", "model", reason=error.reason)
                 if wait is None or not may_pass(error.reason) or self._leaving.wait(wait):
                     raise
+
+    def _renew(self, build: Build) -> None:
+        """What runs goes on when the new worker does not come up: it is no worse than before."""
+        if self._live and self._live.build == build and not self._trial:
+            with contextlib.suppress(EdgeopsError):
+                self._take_over(build, self._start(build))
 
     def _give_up(self, build: Build, reason: str) -> None:
         self.vacancy.leave(self.name)

@@ -11,17 +11,19 @@ from edgeops.wire.errors import EdgeopsError, Unfit
 from edgeops.wire.messages import Bundle
 
 from ..core.record import Record
-from ..core.slot import Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Slot, Target, Tick
+from ..core.slot import Build, Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Sense, Slot, Target, Tick
 from ..core.update import step
 from . import builds, chronicle
 from .calling import settings_for
 from .clock import Clock
 from .composure import Composure
+from .consent import Consent
 from .credentials import join_files
 from .disk import StateFolder
 from .documents import Documents, needed
 from .downloads import Downloads
 from .fetching import StreamFetch
+from .gates import Gates
 from .hearing import Hearing
 from .identity import Paths, load_signer
 from .inbox import Inbox, Message
@@ -29,6 +31,7 @@ from .intake import Intake
 from .journal import Sparing, say
 from .ledger import Ledger
 from .link import LinkSettings
+from .mending import Mending
 from .news import Ailing, Collected, Crashed, Ran
 from .pointers import Pointers
 from .ports import Ports, Runner
@@ -97,8 +100,14 @@ class Supervisor:
             functools.partial(StreamFetch, self.folder), self.link, lambda name, event: self.inbox.put((name, event)),
             self.ports.monotonic,
         )  # fmt: skip
+        self.mending = Mending(self.folder, self.ledger, self.documents, self.link, self._renew_worker, self.ports.monotonic)
+        downloads = (self.downloads, self.mending.downloads)
+        self.senses = self.ports.senses(self.folder.root, lambda: self.clock.now() if self.clock.sure else None)
+        consent = Consent(self.folder.root, self.ports.files)
+        self.gates = Gates(self.senses, consent, self.clock, lambda: self.link.connected and self.clock.sure)
+        self.voice.waits, self.voice.sensed = self.gates.waits, self.senses.latest
         self.hearing = Hearing(
-            self.ledger, self.intake, self.documents, self.downloads, self.link, self.voice, self.log, self._store, self._act
+            self.ledger, self.intake, self.documents, downloads, self.link, self.voice, self.log, self._store, self._act
         )
 
     @property
@@ -130,6 +139,7 @@ class Supervisor:
         for name in sorted(self.record.slots.keys() | {"main"}):
             self._runner(name)
             self.composure.handle((name, Restarted(self.clock.tick())))
+        self.senses.start()
         self.link.start()
 
     def turn(self, seconds: float = 0.0) -> bool:
@@ -139,6 +149,9 @@ class Supervisor:
             self.composure.handle(item)
         self._timers()
         return item is not None
+
+    def _renew_worker(self, name: str, build: Build) -> None:
+        self._runner(name).do(build)
 
     def _run_committed(self, name: str) -> None:
         """Nothing new is decided by that."""
@@ -154,14 +167,16 @@ class Supervisor:
                 self.hearing.came(Bundle(documents))
             case Renewed():
                 self._relink()
-            case (str(name), Ran()):
+            case (str(name), Ran(build)):
                 slot = self.record.slots.get(name, Slot())
-                if slot.phase == "rollback" and slot.target:
+                if slot.phase == "rollback" and slot.target and build == slot.current:
                     self._feed(name, Done("rollback", slot.target.order, self.clock.tick()))
             case (str(_), Collected(_, window, calls, errors)):
                 self.voice.telemetry(window, calls, errors)
-            case (str(_), Crashed()):
+            case (str(name), Crashed(_, _, words)):
+                self.voice.crashes[name] = words
                 self.ledger.store(self.record.counted("worker_crashes"))
+                self.voice.report_soon()
             case (str(name), Ailing(build, reason)):
                 self._ailing(name, Lost(build.release, self.clock.tick(), reason))
             case (str(name), event):
@@ -204,6 +219,8 @@ class Supervisor:
                     builds.sweep(self.folder, self.record, needed(self.record))
                 case Report():
                     report = True
+                case Sense():
+                    self.gates.ask(name)
                 case _:
                     self._runner(name).do(command)
         if report:
@@ -238,14 +255,17 @@ class Supervisor:
             for name, slot in self.record.slots.items():
                 if slot.phase != "idle" and self.clock.tick() >= slot.deadline:
                     self.composure.handle((name, Tick(self.clock.tick())))
+            for told in list(self.gates.news(self.record)):
+                self.composure.handle(told)
         for name in self.revival.due():
             self._run_committed(name)
         if self.link.connected:
-            for want in self.downloads.wants():
+            for want in (*self.downloads.wants(), *self.mending.wants()):
                 self.voice.want(want)
             if (self.composure.missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
                 self._birth()
         self.upkeep.look(self.record, self.intake.sites, self.link)
+        self.mending.look()
         for name, slot in self.record.slots.items():
             self.pointers.show(name, slot.current)
         self.ledger.settle()
@@ -254,14 +274,15 @@ class Supervisor:
 
     def _birth(self) -> None:
         self._born = self.ports.monotonic()
-        self.composure.missed = self.inbox.missed = False
-        self.voice.birth(self.intake.ask())
+        self.inbox.missed = False
+        self.composure.missed = not self.voice.birth(self.intake.ask())
         self.downloads.ask_soon()
 
     def close(self) -> None:
         """Stop what runs, say goodbye, give everything back."""
         for runner in self.runners.values():
             runner.stop()
+        self.senses.stop()
         self.vacancy.close()
         while (item := self.inbox.take(0)) is not None:
             if isinstance(item, tuple) and isinstance(item[1], Collected):  # last counts of the workers that have just ended

@@ -1,10 +1,10 @@
 """What the device says, signed with its identity: that it is there, how everything stands, what it has counted, that it leaves."""
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from edgeops.wire import envelope, topics
+from edgeops.wire.conditions import Fact
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Presence, Want, seal_tele
 from edgeops.wire.trust import Capabilities, versions
@@ -30,7 +30,9 @@ class Mouth(Protocol):
 
 
 class Voice:
-    """Signs and sends. `lively` are counts since this start that others keep up to date; they ride on every report."""
+    """Signs and sends. `lively` are counts since this start that others keep up to date; they ride on every report, and so do the
+    conditions that slots wait for (`waits`) and the last words of each slot's worker (`crashes`). `sensed` are facts for births.
+    """
 
     def __init__(
         self, folder: StateFolder, ledger: Ledger, signer: Signer, boot: str, device: Capabilities, now: Callable[[], float]
@@ -41,6 +43,9 @@ class Voice:
         self._wait = REPORT_S
         self._at = now() + REPORT_S
         self.lively = {"calls": 0, "errors": 0}
+        self.waits: Mapping[str, tuple[str, ...]] = {}
+        self.crashes: dict[str, str] = {}
+        self.sensed: Callable[[], Mapping[str, Fact]] = dict
         self.mouth: Mouth | None = None
 
     def presence(self, kind: str, nonce: str = "", seq: int = 0) -> tuple[str, bytes]:
@@ -48,16 +53,19 @@ class Voice:
         trust, birth = self._ledger.record.trust, kind == "birth"
         message = Presence(
             trust.fleet, trust.device, trust.incarnation, self._boot, kind, nonce,
-            facts.birth(self._device) if birth else {}, facts.facts(self._folder.root) if birth else {},
+            facts.birth(self._device) if birth else {}, facts.facts(self._folder.root, self.sensed()) if birth else {},
             versions(trust) if birth else {}, seq,
         )  # fmt: skip
         return topics.up(trust.device, "presence"), envelope.seal("presence", message.payload(), [self._signer])
 
-    def birth(self, nonce: str) -> None:
-        """Say that we are here; the manager answers with the time and with what we should run."""
-        with contextlib.suppress(Unsaved):  # without a number nobody would believe it
+    def birth(self, nonce: str) -> bool:
+        """Say that we are here; the manager answers with the time and with what we should run. False when it could not be said."""
+        try:
             self._say(*self.presence("birth", nonce, self._ledger.report_number()))
+        except Unsaved:  # without a number nobody would believe it
+            return False
         self.report()
+        return True
 
     def want(self, want: Want) -> None:
         """Ask for missing frames."""
@@ -79,7 +87,8 @@ class Voice:
             number = self._ledger.report_number()
         except Unsaved:
             return
-        state = reporting.state(self._ledger.record, self._boot, {**self.lively, **self._counted()}, number)
+        lively = {**self.lively, **self._counted()}
+        state = reporting.state(self._ledger.record, self._boot, lively, number, self.waits, self.crashes)
         self._say(topics.up(state.device, "state"), envelope.seal("state", state.payload(), [self._signer]))
 
     def _counted(self) -> dict[str, int]:
