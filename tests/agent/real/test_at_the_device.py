@@ -18,7 +18,7 @@ def test_what_a_person_sees_while_it_runs_and_afterwards(site: Site, device: Cal
     assert "small:1" in shown and "connected to mqtts://" in shown and "running for" in shown
 
     lines = [json.loads(line) for line in agent.command("logs", *state, "-n", "1000", "--json").out.splitlines()]
-    way = [line["phase"] for line in lines if line["event"] == "update" and "verdict" not in line]
+    way = [line["phase"] for line in lines if line["event"] == "update" and "phase" in line and "verdict" not in line]
     assert way == ["fetch", "verify", "install", "trial"]
     assert [line["verdict"] for line in lines if line["event"] == "update" and "verdict" in line] == ["committed-unproven"]
     assert {"start", "link", "order", "worker"} <= {line["event"] for line in lines}
