@@ -16,12 +16,12 @@ def view_of(supervisor: Supervisor) -> Callable[[], dict[str, Any]]:
     began = time.time()
 
     def view() -> dict[str, Any]:
-        link, clock = supervisor.link, supervisor.clock
+        link, clock, waits = supervisor.link, supervisor.clock, supervisor.gates.waits
         manager = {"connected": link.connected, "url": link.way.url if link.way else "", "refused": link.refused, "why": link.why}
         return {
             "pid": os.getpid(), "since": began, "agent": __version__, "now": clock.now(), "sure": clock.sure,
             "manager": manager, "saves_refused": supervisor.ledger.refusals,
-            "slots": {name: _seen(runner) for name, runner in list(supervisor.runners.items())},
+            "slots": {name: _seen(runner) | _missing(waits.get(name)) for name, runner in list(supervisor.runners.items())},
         }  # fmt: skip
 
     return view
@@ -33,3 +33,8 @@ def _seen(runner: Runner) -> dict[str, Any]:
     if worker is None:
         return {"worker": None}
     return {"worker": worker.pid, "confined": dict(worker.confinement), "unconfined": list(worker.unconfined)}
+
+
+def _missing(terms: tuple[str, ...] | None) -> dict[str, Any]:
+    """The conditions that do not hold now, for a slot at a gate."""
+    return {} if terms is None else {"waits": list(terms)}
