@@ -14,7 +14,9 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"])
 
 
 class NewRollout(BaseModel, extra="forbid"):
-    """Which release goes to which devices, in which waves. `policy` holds knobs of the engine, `trial` limits on the device."""
+    """Which release goes to which devices, in which waves. `policy` holds knobs of the engine, `trial` limits on the device,
+    `conditions` what devices wait for: fetch_when, activate_when, offline_commit, barrier, wait_s, commit_wait_s.
+    """
 
     model: str
     version: Annotated[int, Field(ge=1, le=LIMIT)]
@@ -23,6 +25,7 @@ class NewRollout(BaseModel, extra="forbid"):
     slot: str = "main"
     policy: dict[str, bool | int | float] = {}
     trial: dict[str, Annotated[int, Field(ge=0, le=LIMIT)]] = {}
+    conditions: dict[str, bool | Annotated[int, Field(le=LIMIT)] | Annotated[str, Field(max_length=1024)]] = {}
     variant: str | None = None
     budget_bytes: Annotated[int, Field(ge=0, le=LIMIT)] = 0
     approvals: Annotated[int | None, Field(ge=1, le=16)] = None

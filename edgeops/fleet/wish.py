@@ -1,6 +1,6 @@
 """`fleet.toml`: the whole wish for a fleet as one checked value - groups, models, rollout policies, limits.
 
-The text comes in as a string; the knobs of a rollout policy come in as data (`edgeops.rollout.policy.DEFAULTS`), because this
+The text comes in as a string; the knobs of a rollout policy come in as data (`edgeops.rollout.plan.SETTINGS`), because this
 room does not know rollouts. Every complaint names its path in the file and what to do; all complaints come at once.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from edgeops.fleet.selector import Selector, parse_selector
 from edgeops.wire.errors import EdgeopsError, Misuse
 
-Setting = bool | int | float
+Setting = bool | int | float | str
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TABLES = ("fleet", "groups", "models", "rollouts", "limits")
 _MODEL_KEYS = ("model", "group", "slot", "version", "rollout")
@@ -34,12 +34,12 @@ class KnobLike(Protocol):
 
     @property
     def low(self) -> Setting:
-        """The smallest value allowed."""
+        """The smallest number allowed."""
         ...
 
     @property
     def high(self) -> Setting:
-        """The largest value allowed."""
+        """The largest number allowed."""
         ...
 
 
@@ -257,10 +257,12 @@ def _limits(check: _Check, table: Mapping[str, Any]) -> dict[str, int]:
 def _wrong(value: object, default: Setting, low: Setting, high: Setting) -> str:
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else f"must be true or false, not {value!r}"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else f"must be text, not {value!r}"
     wanted: tuple[type, ...] = (int, float) if isinstance(default, float) else (int,)
     if isinstance(value, bool) or not isinstance(value, int | float) or not isinstance(value, wanted):
         return f"must be a {'number' if isinstance(default, float) else 'whole number'}, not {value!r}"
-    return "" if low <= value <= high else f"{value} is out of bounds; choose {low} to {high}"
+    return "" if low <= value <= high else f"{value} is out of bounds; choose {low} to {high}"  # type: ignore[operator]
 
 
 def _no_double_slots(check: _Check, models: tuple[ModelWish, ...]) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 from sqlalchemy import Connection
 
 from edgeops.rollout import codec
+from edgeops.rollout.conditions import NONE, settings_of
 from edgeops.rollout.state import Aborted, Started
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import approvals, assignments, marks, rollouts, tokens
 from edgeops.wire import canonical
+from edgeops.wire.conditions import Conditions
 from edgeops.wire.errors import Misuse
 from edgeops.wire.keys import sha256
 
@@ -49,8 +51,13 @@ def plan_of(tx: Connection, row: Row) -> dict[str, Any]:
         "slot": plan.slot, "previous": plan.previous, "selector": told["to"],
         "devices": {"count": len(names), "sha256": sha256(canonical.encode(names))}, "waves": [str(wave) for wave in plan.waves],
         "policy": policy, "trial": told["trial"], "budget_bytes": told["budget_bytes"], "proposed_by": told["who"],
-        **told["approvals"],
+        **told["approvals"], **_conditions(plan.conditions),
     }  # fmt: skip
+
+
+def _conditions(conditions: Conditions) -> dict[str, Any]:
+    """What devices wait for, if for anything: a plan that was approved before there were conditions keeps its digest."""
+    return {"conditions": settings_of(conditions)} if conditions != NONE else {}
 
 
 def digest_of(plan: dict[str, Any]) -> str:

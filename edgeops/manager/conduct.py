@@ -1,8 +1,8 @@
 """Carrying out what the rollout engine says, in the transaction that stores its new state.
 
-An assignment goes `planned -> offered -> started -> settled`; `stopped` is an offer withdrawn before the device began; a recall
-makes it `recalled`, then `reverted`, or `superseded` when something newer has taken the slot. The engine counts, these rows name
-the devices.
+An assignment goes `planned -> offered -> started -> settled`, by way of `proven` where the device waits at a barrier; `stopped` is
+an offer withdrawn before the device began; a recall makes it `recalled`, then `reverted`, or `superseded` when something newer has
+taken the slot. The engine counts, these rows name the devices.
 """
 
 from collections import deque
@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from edgeops.rollout import codec, engine
-from edgeops.rollout.state import Audit, DeviceStarted, Event, Notify, OpenWave, Outcome, Recall, Rollout, Stop
+from edgeops.rollout.conditions import NONE, UNDERSTOOD
+from edgeops.rollout.state import Audit, CommitWave, DeviceStarted, Event, Notify, OpenWave, Outcome, Recall, Rollout, Stop
 from edgeops.store import audit, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices, releases, rollouts
@@ -22,6 +23,7 @@ from edgeops.wire.errors import Misuse, Unfit
 from edgeops.wire.fields import Fields
 from edgeops.wire.release import Release, Variant
 
+from . import barriers
 from . import releases as release_noun
 from .desire import push, set_wish, wish_of
 from .devices import device_class
@@ -30,6 +32,7 @@ from .streams import ensure
 
 # A recall orders each device once and then only waits, so it is in nobody's way.
 ACTIVE = ("pending", "running", "paused")
+AT_WORK = ("started", barriers.PROVEN)
 GONE_BAD = ("rolled-back", "failed", "unfit", "silent")
 
 
@@ -70,8 +73,10 @@ def _carry_out(hub: Hub, tx: Connection, job: Job, command: object) -> list[Even
     match command:
         case OpenWave(_, up_to):
             return _open(hub, tx, job, up_to)
-        case Recall(previous, last_wave):
-            _recall(hub, tx, job, previous, last_wave)
+        case Recall(previous, last_wave, first_wave):
+            _recall(hub, tx, job, previous, range(first_wave, last_wave + 1))
+        case CommitWave(index):
+            barriers.let_commit(hub, tx, job.id, index)
         case Stop():
             _stop(hub, tx, job)
         case Audit(text):
@@ -96,21 +101,43 @@ def _offer(hub: Hub, tx: Connection, job: Job, row: Row, release: Release) -> li
     if device is None or device["status"] != "enrolled":
         return []
     try:
+        check_understood(job.rollout, device)
         name, variant = choose_variant(release, device, job.plan.get("variant"))
     except Unfit as error:
-        rows.change(
-            tx, assignments, key, status="settled", verdict="unfit", reason=error.reason, detail=error.message, started_at=now,
-            settled_at=now,
-        )  # fmt: skip
-        return [DeviceStarted(now, row["wave"]), Outcome(now, row["wave"], "unfit", error.reason)]
+        return refuse(hub, tx, job, row, error)
     stream = ensure(hub, tx, job.rollout.plan.release, name, variant)
     trial, budget = Trial.parse(Fields(job.plan.get("trial", {}), "trial")), job.plan.get("budget_bytes", 0)
-    wish = SlotWish("run", job.rollout.plan.release, name, stream, job.id, trial, budget_bytes=budget)
+    conditions = job.rollout.plan.conditions_of(row["wave"])
+    wish = SlotWish("run", job.rollout.plan.release, name, stream, job.id, trial, conditions, budget)
     before = wish_of(tx, row["device"], row["slot"])
     rows.change(tx, assignments, key, status="offered", before=before, offered_at=now)
     if set_wish(tx, row["device"], row["slot"], wish.payload()):
         push(hub, tx, row["device"])
     return []
+
+
+def check_understood(rollout: Rollout, device: Row) -> None:
+    """Raise Unfit("conditions") for a device whose agent says that it would not wait: it is never offered less. Whoever has not
+    been born yet has said nothing; it refuses by itself what it does not understand.
+    """
+    able = device["capabilities"]
+    understands = able.get("understands") if able else [UNDERSTOOD]
+    if rollout.plan.conditions != NONE and not (isinstance(understands, list) and UNDERSTOOD in understands):
+        agent = device["agent"] or "of an unknown version"
+        text = f"the agent of {device['id']} ({agent}) cannot wait for conditions or at a barrier; update the agent"
+        raise Unfit("conditions", text)
+
+
+def refuse(hub: Hub, tx: Connection, job: Job, row: Row, error: Unfit) -> list[Event]:
+    """Settle a device as unfit, whether it has started or not; what it was offered is taken away again."""
+    now, begun = hub.now(), row["started_at"]
+    rows.change(
+        tx, assignments, {"rollout": job.id, "device": row["device"]}, status="settled", verdict="unfit", reason=error.reason,
+        detail=error.message, started_at=begun or now, settled_at=now,
+    )  # fmt: skip
+    _wish_back(hub, tx, job, row, row["before"])
+    started: list[Event] = [] if begun else [DeviceStarted(now, row["wave"])]
+    return [*started, Outcome(now, row["wave"], "unfit", error.reason)]
 
 
 def choose_variant(release: Release, device: Row, asked: str | None) -> tuple[str, Variant]:
@@ -138,12 +165,15 @@ def _stop(hub: Hub, tx: Connection, job: Job) -> None:
         _wish_back(hub, tx, job, row, row["before"])
 
 
-def _recall(hub: Hub, tx: Connection, job: Job, previous: str | None, last_wave: int) -> None:
-    """Give devices back what they had; one that had nothing gets `previous`, or nothing."""
+def _recall(hub: Hub, tx: Connection, job: Job, previous: str | None, waves: range) -> None:
+    """Give devices of some waves back what they had; one that had nothing gets `previous`, or nothing. Going back waits for
+    nothing, whatever the order that is repeated once waited for.
+    """
     for row in rows.find(tx, assignments, rollout=job.id):
-        if row["wave"] > last_wave or row["status"] not in ("started", "settled"):
+        if row["wave"] not in waves or row["status"] not in (*AT_WORK, "settled"):
             continue
         before = row["before"] or _previous_wish(hub, tx, row["device"], previous)
+        before = before and {name: value for name, value in before.items() if name != "conditions"}
         if row["verdict"] not in GONE_BAD:
             rows.change(tx, assignments, {"rollout": job.id, "device": row["device"]}, status="recalled", before=before)
         _wish_back(hub, tx, job, row, before)

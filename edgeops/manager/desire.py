@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from edgeops.rollout.conditions import NONE, UNDERSTOOD
 from edgeops.store import outbox, rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import devices, releases, streams, wishes
@@ -76,12 +77,17 @@ def counts_with_us(hub: Hub, row: Row) -> bool:
     return hub.papers.epoch_of((row["documents"] or {}).get("root", 1)) == hub.root.epoch
 
 
-def acknowledge(hub: Hub, tx: Connection, row: Row, order: int) -> None:
-    """Tell a device that the outcomes of its orders up to `order` are stored, so that it need not repeat them."""
+def command(hub: Hub, tx: Connection, device: str, kind: str, order: int) -> None:
+    """Send a device a command for all orders up to `order`: `ack`, their outcomes are stored, or `commit`. Its number follows on
+    what is stored, since another one may have been sent a moment ago.
+    """
+    row = rows.get(tx, devices, id=device)
+    if row is None:
+        return
     counter = counting(hub, tx, row)["command"] + 1
-    rows.change(tx, devices, {"id": row["id"]}, command=counter)
-    command = CommandDocument(hub.settings.fleet, row["id"], row["incarnation"], hub.root.epoch, counter, "ack", order)
-    outbox.post(tx, topics.down(row["id"], "cmd"), envelope.seal("command", command.payload(), [hub.online]), 1)
+    rows.change(tx, devices, {"id": device}, command=counter)
+    sealed = CommandDocument(hub.settings.fleet, device, row["incarnation"], hub.root.epoch, counter, kind, order)
+    outbox.post(tx, topics.down(device, "cmd"), envelope.seal("command", sealed.payload(), [hub.online]), 1)
 
 
 def answer(hub: Hub, tx: Connection, row: Row, nonce: str) -> None:
@@ -124,7 +130,12 @@ def _stands(hub: Hub, row: Row, slots: Slots) -> bool:
         return False
     body, signatures = envelope.split(row["desired"], "desired")
     said = Desired.parse(Fields.of(canonical.decode(body, "desired"), "desired"))
-    return (set(signatures), said.epoch, said.slots) == ({hub.online.id}, hub.root.epoch, slots)
+    return (set(signatures), said.epoch, said.slots, said.must) == ({hub.online.id}, hub.root.epoch, slots, must(slots))
+
+
+def must(slots: Slots) -> tuple[str, ...]:
+    """What a device has to understand to be given these wishes: one that would not wait is not to have them."""
+    return (UNDERSTOOD,) if any(wish.conditions != NONE for wish in slots.values()) else ()
 
 
 def offered(hub: Hub, tx: Connection, device: str) -> Slots:
@@ -146,7 +157,7 @@ def issue(hub: Hub, tx: Connection, row: Row) -> list[Document]:
     slots = offered(hub, tx, device)
     expires, counter = now + hub.settings.desired_days * DAY_S, row["counter"] + 1
     desired = Desired(
-        hub.settings.fleet, device, row["incarnation"], papers.root.epoch, counter, now, expires, slots
+        hub.settings.fleet, device, row["incarnation"], papers.root.epoch, counter, now, expires, slots, must=must(slots)
     )
     sealed = envelope.seal("desired", desired.payload(), [papers.online])
     rows.change(tx, devices, {"id": device}, counter=counter, desired=sealed, desired_expires=expires)

@@ -23,7 +23,7 @@ from edgeops.wire.topics import DeviceTopic
 
 from . import clones
 from .deliver import Delivery
-from .desire import DAY_S, acknowledge, adopt, answer, counting, counts_with_us, lacking
+from .desire import DAY_S, adopt, answer, command, counting, counts_with_us, lacking
 from .hub import Hub
 from .outcomes import observe
 
@@ -172,7 +172,7 @@ class Ingest:
         if state.documents and state.documents != row["documents"]:
             row = {**row, "documents": dict(state.documents)}
             rows.change(tx, devices, {"id": row["id"]}, documents=row["documents"])
-        observe(self._hub, tx, state)
+        observe(self._hub, tx, state, before["received"] if before is not None and same else 0)
         self._counters(tx, row, state)
         return None
 
@@ -180,10 +180,9 @@ class Ingest:
         """Acknowledge outcomes, and go on from where the device says it is, if it counts in our epoch."""
         now, ours = self._hub.now(), counts_with_us(self._hub, row)
         if ours and state.command > row["command"]:
-            row = {**row, "command": state.command}
             rows.change(tx, devices, {"id": row["id"]}, command=state.command)
         if state.outcomes:
-            acknowledge(self._hub, tx, row, max(outcome.order for outcome in state.outcomes))
+            command(self._hub, tx, row["id"], "ack", max(outcome.order for outcome in state.outcomes))
         if ours and state.counter > row["counter"] and self._adopted.get(row["id"], 0) + ADOPT_S <= now:
             self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")

@@ -10,28 +10,33 @@ from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices
 from edgeops.wire.messages import OutcomeReport, SlotReport, State
 
-from .conduct import apply, load
+from . import barriers
+from .conduct import AT_WORK, apply, load
 from .hub import Hub
 
 OUTCOMES = ("committed", "committed-unproven", "rolled-back", "failed", "unfit")
-WORKING = ("fetch", "verify", "install", "trial", "rollback")
+WORKING = ("fetch", "verify", "install", "ready", "trial", "proven", "rollback")
 RESTING = ("idle", "committed")
+LOOKED_AT = ("offered", *AT_WORK, "recalled")
 
 
-def observe(hub: Hub, tx: Connection, state: State) -> None:
-    """Turn a verified state into events; each device starts and settles at most once in a rollout.
+def observe(hub: Hub, tx: Connection, state: State, heard: int = 0) -> None:
+    """Turn a verified state into events; each device starts and settles at most once in a rollout. `heard` is when the device
+    reported last: what is new in this report may have happened right after that.
 
     A withdrawn offer (`stopped`) is not looked at: a device that had just begun is told to stop by a newer document, and is offered
     the release anew when the rollout goes on.
     """
-    for status in ("offered", "started", "recalled"):
-        for row in rows.find(tx, assignments, device=state.device, status=status):
-            report = state.slots.get(row["slot"])
-            if report is not None:
-                _observe(hub, tx, row, report, state.outcomes)
+    mine = [row for status in LOOKED_AT for row in rows.find(tx, assignments, device=state.device, status=status)]
+    for row in mine:
+        report = state.slots.get(row["slot"])
+        if report is not None:
+            _observe(hub, tx, row, report, state.outcomes, heard)
 
 
-def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: tuple[OutcomeReport, ...]) -> None:
+def _observe(
+    hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: tuple[OutcomeReport, ...], heard: int
+) -> None:
     job = load(tx, row["rollout"])
     release = job.rollout.plan.release
     if row["status"] == "recalled":
@@ -40,13 +45,25 @@ def _observe(hub: Hub, tx: Connection, row: Row, report: SlotReport, outcomes: t
     mine = report.rollout == row["rollout"] and report.target == release
     working = report.phase in WORKING and report.target == release
     ended = _ended(row, outcomes, release) or (report if mine and report.verdict in OUTCOMES and not working else None)
-    if not (working or ended):
+    if not (working or ended or row["status"] == barriers.PROVEN):
         return
     events, changes = _events(hub, tx, row, report, ended, release)
+    waits = job.rollout.plan.barrier and mine and report.phase == barriers.PROVEN and not ended
+    changes |= _at_barrier(row, changes, waits, heard)
     if changes:
         rows.change(tx, assignments, {"rollout": row["rollout"], "device": row["device"]}, **changes)
+    events += barriers.look(hub, tx, row["rollout"], job.rollout)
     if events:
         apply(hub, tx, row["rollout"], *events)
+    if waits and job.rollout.waves[row["wave"]].decision == "commit":
+        barriers.tell(hub, tx, row["device"])
+
+
+def _at_barrier(row: Row, changes: dict[str, Any], waits: bool, heard: int) -> dict[str, Any]:
+    """A device comes to the barrier, or has left it: committed, failed, or to begin again after a restart."""
+    if waits:
+        return {} if row["status"] == barriers.PROVEN else {"status": barriers.PROVEN, "proven_at": max(row["offered_at"], heard)}
+    return {"status": "started"} if row["status"] == barriers.PROVEN and "status" not in changes else {}
 
 
 def _ended(row: Row, outcomes: tuple[OutcomeReport, ...], release: str) -> OutcomeReport | None:

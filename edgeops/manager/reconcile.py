@@ -5,15 +5,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from edgeops.rollout.conditions import allowed_s
 from edgeops.rollout.silence import Seen, judge_silence
 from edgeops.rollout.state import Event, Outcome, Reverted, Rollout, Silence, Tick
 from edgeops.store import rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices, rollouts
 from edgeops.wire.desired import SlotWish
+from edgeops.wire.errors import Unfit
 
-from . import approvals
-from .conduct import apply, load
+from . import approvals, barriers
+from .conduct import AT_WORK, Job, apply, check_understood, load, refuse
 from .desire import DAY_S, push, wish_of
 from .devices import presence
 from .documents import settle
@@ -30,8 +32,10 @@ def tick(hub: Hub) -> None:
         names = [row["id"] for status in TICKING for row in rows.find(tx, rollouts, status=status)]
     for name in names:
         with hub.store.write() as tx:
-            rollout = load(tx, name).rollout
-            found = [*_events(hub, tx, name, rollout), *_superseded(hub, tx, name)]
+            job = load(tx, name)
+            rollout = job.rollout
+            found = [*_events(hub, tx, name, rollout), *_unable(hub, tx, job), *_superseded(hub, tx, name)]
+            found += barriers.look(hub, tx, name, rollout)
             apply(hub, tx, name, *found, Tick(hub.now(), _waiting(hub, tx, name, rollout)))
 
 
@@ -47,9 +51,10 @@ def _waiting(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> int:
 def _events(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> list[Event]:
     """Silence of started devices: shown while unknown, an outcome once the bound is passed."""
     now, events, unknown = hub.now(), list[Event](), Counter[int]()
-    for row in rows.find(tx, assignments, rollout=name, status="started"):
+    waits_s = allowed_s(rollout.plan.conditions)
+    for row in (row for status in AT_WORK for row in rows.find(tx, assignments, rollout=name, status=status)):
         device = rows.get(tx, devices, id=row["device"])
-        quiet = judge_silence(rollout.plan.policy, _seen(row, device), now) if device else "silent"
+        quiet = judge_silence(rollout.plan.policy, _seen(row, device, waits_s), now) if device else "silent"
         if quiet == "unknown":
             unknown[row["wave"]] += 1
         elif quiet != "fine":
@@ -60,6 +65,23 @@ def _events(hub: Hub, tx: Connection, name: str, rollout: Rollout) -> list[Event
     for index, wave in enumerate(rollout.waves):
         if wave.unknown != unknown[index]:
             events.append(Silence(now, index, unknown[index]))
+    return events
+
+
+def _unable(hub: Hub, tx: Connection, job: Job) -> list[Event]:
+    """Devices that turn out to be unfit for what they were offered: by their first birth, or by leaving the fleet and a barrier."""
+    events: list[Event] = []
+    barrier = job.rollout.plan.barrier and job.rollout.status != "reverting"
+    for status in ("offered", *(("planned", "stopped", *AT_WORK) if barrier else ())):
+        for row in rows.find(tx, assignments, rollout=job.id, status=status):
+            device = rows.get(tx, devices, id=row["device"])
+            try:
+                if barrier and row["wave"] <= job.rollout.current and (device is None or device["status"] != "enrolled"):
+                    raise Unfit("not-enrolled", f"{row['device']} has left the fleet, and its barrier with it")
+                if status == "offered" and device is not None:
+                    check_understood(job.rollout, device)
+            except Unfit as error:
+                events += refuse(hub, tx, job, row, error)
     return events
 
 
@@ -75,10 +97,10 @@ def _superseded(hub: Hub, tx: Connection, name: str) -> list[Event]:
     return events
 
 
-def _seen(row: Row, device: Row) -> Seen:
+def _seen(row: Row, device: Row, waits_s: int) -> Seen:
     goodbye = device["presence_at"] if device["presence"] == "offline" else None
     last = device["last_seen"] or row["started_at"]
-    return Seen(row["started_at"], row["activated_at"], last, goodbye, device["paused_s"] - row["paused_base"])
+    return Seen(row["started_at"], row["activated_at"], last, goodbye, device["paused_s"] - row["paused_base"], waits_s)
 
 
 def renew(hub: Hub) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from edgeops.fleet.selector import parse_selector
 from edgeops.rollout import codec
+from edgeops.rollout.conditions import conditions_from, settings_of
 from edgeops.rollout.plan import Plan, parse_waves
 from edgeops.rollout.policy import policy_from
 from edgeops.rollout.state import Aborted, Advanced, OperatorEvent, Paused, Resumed, Rollout, Started
@@ -22,11 +23,12 @@ from edgeops.wire.desired import Trial
 from edgeops.wire.errors import Misuse
 from edgeops.wire.fields import ID, Fields
 
-from . import approvals, streams
+from . import approvals, phases, streams
 from . import releases as release_noun
 from .conduct import apply, check_conflict, load
 from .devices import presence
 from .hub import Hub
+from .reconcile import TICKING
 
 VERBS = ("pause", "resume", "advance", "abort")
 
@@ -34,13 +36,13 @@ VERBS = ("pause", "resume", "advance", "abort")
 def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Start a rollout, or propose it where others must agree.
 
-    Raises Misuse: unknown-release, selector-*, waves-invalid, policy-*, trial-unknown, rollout-conflict.
+    Raises Misuse: unknown-release, selector-*, waves-invalid, policy-*, conditions-*, trial-unknown, rollout-conflict.
     """
     now, slot = hub.now(), str(body.get("slot") or "main")
     if not ID.fullmatch(slot):
         raise Misuse("bad-slot", f"slot {slot!r} must match {ID.pattern}")
     policy, waves = policy_from(body.get("policy") or {}), parse_waves(str(body["waves"]))
-    trial = _trial(body.get("trial") or {})
+    trial, conditions = _trial(body.get("trial") or {}), conditions_from(body.get("conditions") or {})
     with hub.store.write() as tx:
         release = release_noun.must_find(tx, str(body["model"]), int(body["version"]))
         release_noun.must_be_believed(hub, release)
@@ -50,8 +52,9 @@ def create(hub: Hub, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
         targets.sort(key=lambda row: (presence(row, now) != "online", _shuffle(rollout_id, row["id"])))
         check_conflict(tx, [row["id"] for row in targets], slot)
         plan = Plan(
-            rollout_id, release["digest"], release["model"], release["version"], slot, _previous(tx, targets, slot), waves, policy
-        )
+            rollout_id, release["digest"], release["model"], release["version"], slot, _previous(tx, targets, slot), waves, policy,
+            conditions,
+        )  # fmt: skip
         extra = {
             "to": body["to"], "waves": ",".join(map(str, waves)), "variant": body.get("variant"), "trial": trial, "who": who,
             "budget_bytes": int(body.get("budget_bytes") or 0), "approvals": approvals.terms(hub, body.get("approvals"), now),
@@ -118,6 +121,7 @@ def show(hub: Hub, rollout: str) -> dict[str, Any]:
 def view(hub: Hub, tx: Connection, row: Row, detail: bool = False) -> dict[str, Any]:
     """What the API tells of a rollout."""
     r = codec.decode(row["state"])
+    at = phases.of(tx, row["id"], r.plan) if row["status"] in TICKING else {}
     steps = row["plan"]["waves"].split(",")
     waves = [
         {"label": label, **asdict(wave), "failures": wave.failures, "in_flight": wave.in_flight}
@@ -129,9 +133,11 @@ def view(hub: Hub, tx: Connection, row: Row, detail: bool = False) -> dict[str, 
         "previous": r.plan.previous, "targets": r.targets, "wave": r.current + 1, "waves": waves,
         "why": row["plan"].get("ended") or r.why,
         "reasons": [asdict(reason) for reason in r.reasons], "waiting": r.waiting, "reverted": r.reverted,
-        "counts": _counts(r), "policy": asdict(r.plan.policy), "trial": row["plan"]["trial"], "who": row["plan"]["who"],
+        "counts": _counts(r), "phases": dict(Counter(one.phase for one in at.values())),
+        "conditions": settings_of(r.plan.conditions),
+        "policy": asdict(r.plan.policy), "trial": row["plan"]["trial"], "who": row["plan"]["who"],
     }  # fmt: skip
-    return shown | (_detail(tx, row["id"], r) | {"approval": approvals.view(hub, tx, row)} if detail else {})
+    return shown | (_detail(tx, row["id"], r, at) | {"approval": approvals.view(hub, tx, row)} if detail else {})
 
 
 def _counts(r: Rollout) -> dict[str, int]:
@@ -139,12 +145,16 @@ def _counts(r: Rollout) -> dict[str, int]:
     return {name: sum(getattr(wave, name) for wave in r.waves) for name in names}
 
 
-def _detail(tx: Connection, rollout: str, r: Rollout) -> dict[str, Any]:
+def _detail(tx: Connection, rollout: str, r: Rollout, at: Mapping[str, phases.At]) -> dict[str, Any]:
     names = ("device", "wave", "status", "verdict", "reason", "detail", "offered_at", "started_at", "activated_at", "settled_at")
     found = rows.find(tx, assignments, order="position", rollout=rollout)
     sent = rows.find(tx, stream_table, release=r.plan.release)
+    nowhere = phases.At("", "")
     return {
-        "devices": [{name: row[name] for name in names} | {"wave": row["wave"] + 1} for row in found],
+        "devices": [
+            {name: row[name] for name in names} | {"wave": row["wave"] + 1} | asdict(at.get(row["device"], nowhere))
+            for row in found
+        ],
         "delivery": [streams.counts(tx, row["digest"]) for row in sent],
     }  # fmt: skip
 

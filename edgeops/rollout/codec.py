@@ -1,4 +1,7 @@
-"""Plans and rollouts as JSON-able dicts, for the store. Integers, strings, booleans and the one fraction; nothing else."""
+"""Plans and rollouts as JSON-able dicts, for the store. Integers, strings, booleans and the one fraction; nothing else.
+
+What later versions added may be missing: a rollout that an earlier version has stored goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ from typing import Any, get_args
 
 from edgeops.rollout.plan import Plan, Wave
 from edgeops.rollout.policy import policy_from
-from edgeops.rollout.state import Reason, Rollout, Status, WaveCount
-from edgeops.wire.errors import Misuse
+from edgeops.rollout.state import Decision, Reason, Rollout, Status, WaveCount
+from edgeops.wire.conditions import Conditions
+from edgeops.wire.errors import Misuse, Rejected
+from edgeops.wire.fields import Fields
 
 FORMAT = 1
+ADDED = frozenset({"conditions"})
 
 
 def encode_plan(plan: Plan) -> dict[str, Any]:
     """A plan as a JSON-able dict."""
-    return {**asdict(plan), "waves": [asdict(w) for w in plan.waves]}
+    return {**asdict(plan), "waves": [asdict(w) for w in plan.waves], "conditions": plan.conditions.payload()}
 
 
 def encode(rollout: Rollout) -> dict[str, Any]:
@@ -34,8 +40,9 @@ def decode_plan(raw: Mapping[str, Any]) -> Plan:
         values = _exactly(Plan, raw)
         values["waves"] = tuple(Wave(**w) for w in values["waves"])
         values["policy"] = policy_from(values["policy"])
+        values["conditions"] = Conditions.parse(Fields.of(values.get("conditions", {}), "conditions"))
         return Plan(**values)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, Rejected) as error:
         raise _broken(error) from error
 
 
@@ -62,13 +69,15 @@ def _sane(r: Rollout) -> Rollout:
         raise ValueError(f"{r.status} with {len(r.waves)} waves at wave {r.current}")
     if any(w.settled > w.started or min(w.started, w.settled) < 0 for w in r.waves):
         raise ValueError("more devices settled than started")
+    if any(w.decision not in get_args(Decision) for w in r.waves):
+        raise ValueError(f"decisions {[w.decision for w in r.waves]}")
     return r
 
 
 def _exactly(kind: type[Plan] | type[Rollout], raw: Mapping[str, Any]) -> dict[str, Any]:
     names = {f.name for f in fields(kind)}
-    if names != set(raw):
-        raise KeyError(f"missing or foreign fields: {sorted(names ^ set(raw))}")
+    if wrong := (names ^ set(raw)) - (names & ADDED):
+        raise KeyError(f"missing or foreign fields: {sorted(wrong)}")
     return dict(raw)
 
 

@@ -3,6 +3,10 @@
 Laws: the denominator is started devices; offline devices never block; a wave opens only after the one before passed; a wave
 that missed its fraction stops the rollout; a halted rollout opens nothing until an operator resumes it. Late or repeated device
 events change counters at most, operator events out of place raise `Misuse`.
+
+Laws of a barrier: its wave is let commit once, when every one of its devices is ready and the first is not about to give up; where
+one is lost before, or time is, or the rollout stops for whatever reason, nobody is: the whole wave is recalled, for good. Where one
+has gone back all the same after the decision, the others are recalled. No wave opens after one that is undecided.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from edgeops.rollout import barrier
 from edgeops.rollout.gates import hard_stop, is_met, wave_gate
 from edgeops.rollout.state import (
     Aborted,
     Advanced,
     Audit,
     Commands,
+    CommitWave,
     DeviceStarted,
     Event,
     Notify,
@@ -25,13 +31,13 @@ from edgeops.rollout.state import (
     Outcome,
     Passed,
     Paused,
+    Proven,
     Recall,
     Resumed,
     Reverted,
     Rollout,
     Silence,
     Started,
-    Status,
     Stop,
     Tick,
     Tripped,
@@ -39,37 +45,13 @@ from edgeops.rollout.state import (
     WaveCount,
 )
 from edgeops.rollout.tally import remember, settle
+from edgeops.rollout.transitions import TRANSITIONS, check, word_of
 from edgeops.wire.errors import Misuse
 
 Step = tuple[Rollout, Commands]
 
-TRANSITIONS: Mapping[tuple[Status, str], Status] = MappingProxyType(
-    {
-        ("pending", "start"): "running",
-        ("pending", "abort-keep"): "aborted",
-        ("pending", "abort-revert"): "aborted",
-        ("running", "pause"): "paused",
-        ("running", "advance"): "running",
-        ("running", "trip"): "halted",
-        ("running", "complete"): "finished",
-        ("running", "abort-keep"): "aborted",
-        ("running", "abort-revert"): "reverting",
-        ("paused", "resume"): "running",
-        ("paused", "trip"): "halted",
-        ("paused", "abort-keep"): "aborted",
-        ("paused", "abort-revert"): "reverting",
-        ("halted", "resume"): "running",
-        ("halted", "abort-keep"): "aborted",
-        ("halted", "abort-revert"): "reverting",
-        ("reverting", "reverted"): "aborted",
-        ("finished", "abort-revert"): "reverting",
-        ("aborted", "abort-revert"): "reverting",
-    }
-)
-
-
 def step(rollout: Rollout, event: Event) -> Step:
-    """Apply one event. Raises `Misuse("illegal-transition" | "no-targets")` for operator events only; time never runs back."""
+    """Apply one event. Raises `Misuse` for operator events only (no-targets, see `transitions.check`); time never runs back."""
     before = rollout.wake
     r = replace(rollout, now=max(rollout.now, event.now))
     if isinstance(event, Started | Paused | Resumed | Advanced | Aborted):
@@ -84,26 +66,9 @@ def step(rollout: Rollout, event: Event) -> Step:
     return r, commands + more + wake
 
 
-def word_of(event: OperatorEvent) -> str:
-    """The word under which an operator event stands in `TRANSITIONS`."""
-    if isinstance(event, Aborted):
-        return f"abort-{event.mode}"
-    return {Started: "start", Paused: "pause", Resumed: "resume", Advanced: "advance"}[type(event)]
-
-
-def allowed(status: Status) -> tuple[str, ...]:
-    """What an operator may do in a status, for error messages and user interfaces."""
-    own = ("trip", "complete", "reverted")
-    return tuple(word for (at, word) in TRANSITIONS if at == status and word not in own)
-
-
 def _operate(r: Rollout, event: OperatorEvent) -> Step:
     word = word_of(event)
-    if (r.status, word) not in TRANSITIONS:
-        can = ", ".join(allowed(r.status)) or "nothing"
-        raise Misuse(
-            "illegal-transition", f"rollout {r.plan.rollout_id} is {r.status}: {word} is not possible; possible now: {can}"
-        )
+    check(r, word)
     r, commands = _OPERATIONS[word](r, event)
     said = Audit(f"{event.who}: {word} rollout {r.plan.rollout_id} of {r.plan.model} v{r.plan.version}")
     return r, (said, *commands)
@@ -136,8 +101,9 @@ def _advance(r: Rollout, event: OperatorEvent) -> Step:
 
 
 def _abort_keep(r: Rollout, event: OperatorEvent) -> Step:
+    r, back = _call_off(r)
     r = replace(_move(r, "abort-keep"), why="aborted, devices keep what they run")
-    return r, (Stop("aborted"), Notify("rollout-aborted", _line(r, r.why)))
+    return r, (Stop("aborted"), *back, Notify("rollout-aborted", _line(r, r.why)))
 
 
 def _abort_revert(r: Rollout, event: OperatorEvent) -> Step:
@@ -145,6 +111,7 @@ def _abort_revert(r: Rollout, event: OperatorEvent) -> Step:
         r = replace(_move(r, "abort-revert"), status="aborted", why="aborted before any device had it")
         return r, (Notify("rollout-aborted", _line(r, r.why)),)
     due = r.now + r.plan.policy.wave_timeout_s
+    r, _ = _call_off(r)
     r = replace(_move(r, "abort-revert"), why="taking the release back", recall_deadline=due)
     back = Recall(r.plan.previous, r.current)
     return r, (Stop("aborted"), back, Notify("rollout-reverting", _line(r, r.why)))
@@ -169,12 +136,15 @@ def _observe(r: Rollout, event: Event) -> Step:
         can = (r.status, "trip") in TRANSITIONS
         return _halt(r, f"{event.gate}: {event.text}") if can else (r, ())
     if isinstance(event, Reverted):
-        return (replace(r, reverted=r.reverted + max(0, event.n)) if r.status in ("reverting", "aborted") else r), ()
-    if not isinstance(event, DeviceStarted | Outcome | Silence) or not 0 <= event.wave <= r.current:
+        recalled = r.status in ("reverting", "aborted") or any(wave.decision == "back" for wave in r.waves)
+        return (replace(r, reverted=r.reverted + max(0, event.n)) if recalled else r), ()
+    if not isinstance(event, DeviceStarted | Outcome | Silence | Proven) or not 0 <= event.wave <= r.current:
         return r, ()
     wave = r.waves[event.wave]
     if isinstance(event, DeviceStarted):
         return _put(r, event.wave, replace(wave, started=wave.started + max(0, event.n))), ()
+    if isinstance(event, Proven):
+        return _put(r, event.wave, replace(wave, proven=min(max(0, event.n), wave.in_flight), commit_by=event.by)), ()
     if isinstance(event, Silence):
         return _hear_silence(r, event, wave)
     return replace(_put(r, event.wave, settle(wave, event.verdict)), reasons=remember(r.reasons, event)), ()
@@ -190,11 +160,12 @@ def _hear_silence(r: Rollout, event: Silence, wave: WaveCount) -> Step:
 
 
 def _judge(r: Rollout) -> Step:
-    if r.status in ("running", "paused") and (why := hard_stop(r)):
-        return _halt(r, why)
     if r.status == "reverting":
         return _watch_recall(r)
-    commands: Commands = ()
+    r, commands = _heed_barriers(r)
+    if r.status in ("running", "paused") and (why := hard_stop(r)):
+        r, more = _halt(r, why)
+        return r, commands + more
     while r.status == "running":
         if r.deadline is not None and r.now >= r.deadline:
             r, more = _halt(r, "rollout-deadline: the rollout took longer than rollout_deadline_s")
@@ -210,6 +181,37 @@ def _judge(r: Rollout) -> Step:
             r, more = _pass(r, how, text)
         commands += more
     return r, commands
+
+
+def _heed_barriers(r: Rollout) -> Step:
+    """Take back what went apart after its decision, then decide on the open wave."""
+    commands: Commands = ()
+    for index in barrier.split(r):
+        why = f"barrier-split: a device of wave {index + 1} went back though all were let commit; the others are taken back"
+        r = _put(r, index, replace(r.waves[index], decision="back"))
+        commands += (Recall(r.plan.previous, index, index),)
+        if (r.status, "trip") in TRANSITIONS:
+            r, more = _halt(r, why)
+        else:
+            r, more = replace(r, why=why), (Audit(_line(r, why)), Notify("barrier-split", _line(r, why)))
+        commands += more
+    if r.status not in ("running", "paused") or not barrier.is_undecided(r):
+        return r, commands
+    fate, why = barrier.judge(r)
+    if fate == "wait":
+        return r, commands
+    if fate == "back":
+        return _halt(r, why)
+    due = max(r.wave.deadline or 0, r.now + r.plan.conditions.commit_s)  # the word has to arrive
+    r = _put(r, r.current, replace(r.wave, decision="commit", deadline=due))
+    return r, (Audit(_line(r, f"wave {r.current + 1} of {len(r.waves)}: {why}")), CommitWave(r.current))
+
+
+def _call_off(r: Rollout) -> Step:
+    """Nobody commits at a barrier that is given up undecided: whoever is at work there is given back what it had."""
+    if not barrier.is_undecided(r):
+        return r, ()
+    return _put(r, r.current, replace(r.wave, decision="back")), (Recall(r.plan.previous, r.current, r.current),)
 
 
 def _mark_met(r: Rollout) -> Rollout:
@@ -228,9 +230,10 @@ def _watch_recall(r: Rollout) -> Step:
 
 
 def _halt(r: Rollout, why: str) -> Step:
+    r, back = _call_off(r)
     r = replace(_move(r, "trip"), why=why, paused_at=None)
     text = _line(r, f"halted: {why}")
-    return r, (Stop(why), Audit(text), Notify("rollout-halted", text))
+    return r, (Stop(why), *back, Audit(text), Notify("rollout-halted", text))
 
 
 def _pass(r: Rollout, how: Passed, text: str) -> Step:
@@ -274,6 +277,7 @@ def _next_wake(r: Rollout) -> int | None:
         return None
     wave, dwell = r.wave, r.plan.policy.dwell_s
     times = [r.deadline, wave.deadline, None if wave.met_at is None else wave.met_at + dwell]
+    times += [wave.commit_by] if barrier.is_undecided(r) else []
     return min((t for t in times if t is not None and t > r.now), default=None)
 
 

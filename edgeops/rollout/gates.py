@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgeops.rollout import barrier
 from edgeops.rollout.policy import PPM
 from edgeops.rollout.state import Rollout
 
@@ -40,7 +41,7 @@ def is_enough(r: Rollout) -> bool:
 
 def holds_fraction(r: Rollout) -> bool:
     """Whether committed / started of the open wave is at its success fraction now (nobody started: it holds)."""
-    return kept(r) * PPM >= r.plan.policy.success_ppm * r.wave.judged
+    return kept(r) * PPM >= r.plan.success_ppm * r.wave.judged
 
 
 def is_met(r: Rollout) -> bool:
@@ -53,7 +54,7 @@ def is_out_of_reach(r: Rollout) -> bool:
     wave, policy = r.wave, r.plan.policy
     everybody = max(wave.size, wave.started) - wave.unfit - wave.excused
     lost = wave.fresh_failures + (0 if policy.count_unproven else wave.unproven)
-    return (everybody - lost) * PPM < policy.success_ppm * everybody
+    return (everybody - lost) * PPM < r.plan.success_ppm * everybody
 
 
 def is_exhausted(r: Rollout) -> bool:
@@ -66,6 +67,8 @@ def wave_gate(r: Rollout) -> tuple[Say, str]:
     wave = r.wave
     if wave.size == 0 and wave.started == 0:
         return "pass", "the wave has no devices of its own"
+    if barrier.is_undecided(r):
+        return "wait", barrier.score(wave)
     late = r.now >= (wave.deadline or 0)
     if is_met(r):
         dwelt = wave.met_at is not None and r.now >= wave.met_at + r.plan.policy.dwell_s
@@ -73,7 +76,7 @@ def wave_gate(r: Rollout) -> tuple[Say, str]:
             return "pass", _score(r)
         return "wait", f"{_score(r)}; holding until the dwell is over"
     if is_enough(r) and (late or is_out_of_reach(r)):
-        return "halt", f"wave-missed: {_score(r)}, wanted {r.plan.policy.success_ppm} ppm"
+        return "halt", f"wave-missed: {_score(r)}, wanted {r.plan.success_ppm} ppm"
     if late or is_exhausted(r):
         return _too_few(r)
     return "wait", _score(r) if is_enough(r) else _few_text(r)

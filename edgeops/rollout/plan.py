@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
-from edgeops.rollout.policy import PPM, Policy, policy_from
+from edgeops.rollout import conditions
+from edgeops.rollout.policy import DEFAULTS, PPM, Knob, Policy, policy_from
+from edgeops.wire.conditions import Conditions
 from edgeops.wire.errors import Misuse
 
 MAX_WAVES = 50
@@ -38,7 +40,10 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One rollout as ordered; `previous` is the release a recall returns to, None empties the slot."""
+    """One rollout as ordered; `previous` is the release a recall returns to, None empties the slot.
+
+    `conditions` are what its devices wait for; with a barrier (`conditions.EACH_WAVE`) each wave commits all or nothing.
+    """
 
     rollout_id: str
     release: str
@@ -48,11 +53,26 @@ class Plan:
     previous: str | None
     waves: tuple[Wave, ...]
     policy: Policy = field(default_factory=Policy)
+    conditions: Conditions = conditions.NONE
 
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.rollout_id):
             raise Misuse("plan-invalid", f"rollout id {self.rollout_id!r}: use 1 to 64 of A-Z a-z 0-9 _ -")
         check_waves(self.waves)
+
+    @property
+    def barrier(self) -> bool:
+        """Whether each wave is a barrier."""
+        return bool(self.conditions.barrier)
+
+    @property
+    def success_ppm(self) -> int:
+        """The share of started devices a wave must keep: the policy's, but all of a barrier."""
+        return PPM if self.barrier else self.policy.success_ppm
+
+    def conditions_of(self, wave: int) -> Conditions:
+        """What a device of a wave is told to wait for."""
+        return replace(self.conditions, barrier=f"{self.rollout_id}-{wave + 1}") if self.barrier else self.conditions
 
     def reaches(self, targets: int) -> tuple[int, ...]:
         """Devices reached by the end of each wave, never falling: a wave already covered by the one before is empty."""
@@ -104,9 +124,12 @@ def parse_waves(text: str) -> tuple[Wave, ...]:
 
 
 EVERYBODY = Wave("share", PPM)
+SETTINGS: Mapping[str, Knob] = {**DEFAULTS, **conditions.SETTINGS}
+"""All that may be set of a rollout by name, beside its waves."""
 
 
 def check_rollout(waves: str, settings: Mapping[str, object]) -> None:
-    """Raise `Misuse` unless waves and settings make a policy: what `edgeops.fleet.wish.parse_wish` asks for."""
+    """Raise `Misuse` unless waves and settings make a rollout: what `edgeops.fleet.wish.parse_wish` asks for."""
     parse_waves(waves)
-    policy_from(settings)
+    policy_from({name: value for name, value in settings.items() if name not in conditions.SETTINGS})
+    conditions.conditions_from({name: value for name, value in settings.items() if name in conditions.SETTINGS})

@@ -10,14 +10,14 @@ from typing import Any, cast
 
 from edgeops.wire.errors import Misuse
 
-Setting = bool | int | float
+Setting = bool | int | float | str
 PPM = 1_000_000
 DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """One field of `Policy` as data, for `--help`, the documentation and the check of fleet.toml."""
+    """One setting of a rollout as data, for `--help`, the documentation and the check of fleet.toml."""
 
     name: str
     default: Setting

@@ -14,7 +14,8 @@ Quiet = Literal["fine", "unknown", "silent", "overdue"]
 class Seen:
     """What the store knows of one started device without an outcome; seconds, None for what has not happened.
 
-    `goodbye_at` is a clean goodbye, `paused_s` the time between earlier goodbyes and the births that followed them.
+    `goodbye_at` is a clean goodbye, `paused_s` the time between earlier goodbyes and the births that followed them, `waits_s` how
+    long the rollout's conditions let it wait.
     """
 
     started_at: int
@@ -22,6 +23,7 @@ class Seen:
     last_seen: int
     goodbye_at: int | None = None
     paused_s: int = 0
+    waits_s: int = 0
 
 
 def judge_silence(policy: Policy, seen: Seen, now: int) -> Quiet:
@@ -31,7 +33,7 @@ def judge_silence(policy: Policy, seen: Seen, now: int) -> Quiet:
     quiet = now - max(seen.activated_at, seen.last_seen) if seen.activated_at is not None else 0
     if quiet >= policy.silence_failure_s:
         return "silent"
-    if now - seen.started_at - seen.paused_s >= policy.device_deadline_s:
+    if now - seen.started_at - seen.paused_s - seen.waits_s >= policy.device_deadline_s:
         return "overdue"
     return "unknown" if quiet >= policy.silence_s else "fine"
 
@@ -40,7 +42,7 @@ def next_deadline(policy: Policy, seen: Seen, now: int) -> int | None:
     """The earliest time after `now` at which `judge_silence` may answer differently; None while a clean goodbye holds."""
     if _is_away(seen):
         return None
-    times = [seen.started_at + seen.paused_s + policy.device_deadline_s]
+    times = [seen.started_at + seen.paused_s + seen.waits_s + policy.device_deadline_s]
     if seen.activated_at is not None:
         since = max(seen.activated_at, seen.last_seen)
         times += [since + policy.silence_s, since + policy.silence_failure_s]

@@ -10,6 +10,7 @@ from edgeops.rollout.plan import Plan
 Status = Literal["pending", "running", "paused", "halted", "reverting", "finished", "aborted"]
 Verdict = Literal["committed", "committed-unproven", "rolled-back", "failed", "unfit", "silent"]
 Passed = Literal["", "earned", "forced", "empty", "unjudged"]
+Decision = Literal["", "commit", "back"]
 MAX_REASONS = 16
 MAX_REASON_CHARS = 160
 
@@ -20,6 +21,8 @@ class WaveCount:
 
     `excused` and `excused_unfit` are the failures and refusals an operator has acknowledged by resuming after a halt.
     `unknown` is the latest number of started devices in unexplained silence. Times are seconds, None until they happen.
+    Of a barrier: `proven` devices wait there and can hear us, `commit_by` is when the first of them is about to give up waiting,
+    `decision` is what was decided for all; it goes from nothing to `commit` or `back`, and from `commit` to `back` at most.
     """
 
     size: int = 0
@@ -38,6 +41,9 @@ class WaveCount:
     unknown: int = 0
     excused: int = 0
     excused_unfit: int = 0
+    proven: int = 0
+    commit_by: int | None = None
+    decision: Decision = ""
 
     @property
     def failures(self) -> int:
@@ -147,6 +153,16 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Proven:
+    """`n` devices of a wave wait at its barrier and can hear us now, to be let commit before `by`: the whole number."""
+
+    now: int
+    wave: int
+    n: int
+    by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reverted:
     """`n` more devices run the previous release again after a recall; not sent for devices with a bad outcome."""
 
@@ -208,7 +224,7 @@ class Aborted:
 
 
 OperatorEvent = Started | Paused | Resumed | Advanced | Aborted
-DeviceEvent = DeviceStarted | Outcome | Silence | Reverted
+DeviceEvent = DeviceStarted | Outcome | Silence | Proven | Reverted
 Event = OperatorEvent | DeviceEvent | Tripped | Tick
 
 
@@ -222,10 +238,18 @@ class OpenWave:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Give every device of waves 0..`last_wave` the release `previous` again; None empties the slot. Idempotent."""
+    """Give every device of waves `first_wave`..`last_wave` the release `previous` again; None empties the slot. Idempotent."""
 
     previous: str | None
     last_wave: int
+    first_wave: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CommitWave:
+    """Let every device commit that waits at the barrier of wave `index`, and whoever says so later. Idempotent."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,5 +281,5 @@ class WakeAt:
     time: int
 
 
-Command = OpenWave | Recall | Stop | Notify | Audit | WakeAt
+Command = OpenWave | Recall | CommitWave | Stop | Notify | Audit | WakeAt
 Commands = tuple[Command, ...]

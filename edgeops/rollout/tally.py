@@ -25,7 +25,7 @@ def settle(wave: WaveCount, verdict: Verdict) -> WaveCount:
     name = _FIELD[verdict]
     counted = {name: getattr(wave, name) + 1, "started": max(wave.started, wave.settled + 1)}
     wave = replace(wave, **counted)
-    return replace(wave, unknown=min(wave.unknown, wave.in_flight))
+    return replace(wave, unknown=min(wave.unknown, wave.in_flight), proven=min(wave.proven, wave.in_flight))
 
 
 def remember(reasons: tuple[Reason, ...], event: Outcome) -> tuple[Reason, ...]:

@@ -110,6 +110,7 @@ assignments = Table(
     Column("activated_at", BigInteger),
     Column("settled_at", BigInteger),
     Column("paused_base", BigInteger, nullable=False),
+    Column("proven_at", BigInteger),
     Index("ix_assignments_device", "device"),
     Index("ix_assignments_rollout_position", "rollout", "position"),
 )  # fmt: skip

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeops.fleet.wish import LIMITS, parse_wish
-from edgeops.rollout.plan import check_rollout, parse_waves
+from edgeops.rollout.conditions import SETTINGS as WAITS
+from edgeops.rollout.conditions import conditions_from, settings_of
+from edgeops.rollout.plan import SETTINGS, check_rollout, parse_waves
 from edgeops.rollout.policy import DEFAULTS, policy_from
 from edgeops.wire.errors import Misuse
 
@@ -16,7 +18,7 @@ EXAMPLE = Path(__file__).parents[2] / "fleet.example.toml"
 
 def read(text):
     """Parse with the real knobs of a rollout policy."""
-    return parse_wish(text, DEFAULTS, check_rollout)
+    return parse_wish(text, SETTINGS, check_rollout)
 
 
 def complaint(text) -> str:
@@ -32,9 +34,13 @@ def test_the_example_is_valid_and_shows_every_setting():
     text = EXAMPLE.read_text()
     wish = read(text)
     assert {m.name for m in wish.models} == {"detector", "keyword-spotter", "detector-on-the-bench"}
-    assert policy_from(wish.rollouts["careful"].settings).success_fraction == 0.95
-    assert set(wish.rollouts["careful"].settings) == set(DEFAULTS)
-    for name in [*DEFAULTS, *LIMITS]:
+    careful = wish.rollouts["careful"].settings
+    assert policy_from({name: careful[name] for name in DEFAULTS}).success_fraction == 0.95
+    waits = {name: careful[name] for name in WAITS}
+    assert conditions_from(waits).activate == ("parked", "window=22:00-05:00", "consent")
+    assert settings_of(conditions_from(waits)).keys() == waits.keys() - {"wait_s", "commit_wait_s"}
+    assert set(careful) == set(SETTINGS)
+    for name in [*SETTINGS, *LIMITS]:
         assert f"{name} = " in text
 
 
@@ -43,6 +49,21 @@ def test_the_example_says_that_it_is_only_checked():
     top, limits = EXAMPLE.read_text().split("\nfleet = ")[0], EXAMPLE.read_text().split("# --- Limits")[1]
     assert "applies nothing of it" in top
     assert "enforced once this file is applied" in limits
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("fetch_when = 3", "rollouts.r.fetch_when: must be text, not 3"),
+        ('activate_when = "parked,battery=>30"', "rollouts.r: conditions: activate_when: 'battery=>30' is no condition: write"),
+        ('barrier = "yes"', "rollouts.r.barrier: must be true or false"),
+        ("barier = true", "rollouts.r.barier: unknown key; did you mean barrier?"),
+        ("wait_s = 9999999999", "rollouts.r.wait_s: 9999999999 is out of bounds"),
+    ],
+)
+def test_wrong_conditions_are_named(line, says):
+    """What devices are to wait for is checked with the rest: the bad term, and how to write it."""
+    assert says in complaint(f"[rollouts.r]\n{line}")
 
 
 def test_wrong_waves_are_named_beside_wrong_settings():

@@ -135,10 +135,13 @@ class FakeDevice:
         body = {"fleet": FLEET, "device": self.id, "incarnation": self.incarnation, "seq": self.seq, "csr": self.csr(self.id)}
         return seal("renew", body | other, [self.identity])
 
-    def presence(self, kind: str = "birth", device_class: str = "x86-vnni") -> bytes:
+    def presence(
+        self, kind: str = "birth", device_class: str = "x86-vnni", understands: Sequence[str] = ("conditions",)
+    ) -> bytes:
         """A sealed presence message."""
         nonce = self.nonce if kind == "birth" else ""
         capabilities = {"class": device_class, "runtime": "1.32", "wire": [1], "agent": "test"}
+        capabilities |= {"understands": list(understands)} if understands else {}
         self.seq += kind == "birth"
         number = self.seq if kind == "birth" else 0
         known = versions(self.trust) if self.trust and kind == "birth" else {}

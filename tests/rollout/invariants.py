@@ -196,7 +196,7 @@ def _move(world, rng, now) -> None:
 
 
 def _operate(world, rng, now) -> None:
-    from edgeops.rollout.engine import TRANSITIONS, word_of
+    from edgeops.rollout.transitions import TRANSITIONS, word_of
     from edgeops.wire.errors import Misuse
 
     choices = [s.Paused(now), s.Resumed(now), s.Resumed(now), s.Resumed(now), s.Advanced(now), s.Started(now, 5)]

@@ -18,7 +18,7 @@ SEEDS = range(150)
 
 MUTANTS = {
     "dwell ignored": ("gates", "r.now >= wave.met_at + r.plan.policy.dwell_s", "True"),
-    "denominator is the whole wave": ("gates", "policy.success_ppm * r.wave.judged", "policy.success_ppm * r.wave.size"),
+    "denominator is the whole wave": ("gates", "r.plan.success_ppm * r.wave.judged", "r.plan.success_ppm * r.wave.size"),
     "fraction ignored": ("gates", "return is_enough(r) and holds_fraction(r)", "return is_enough(r)"),
     "a missed wave goes on": ("gates", 'return "halt", f"wave-missed', 'return "pass", f"wave-missed'),
     "timeout ignored": ("gates", "late = r.now >= (wave.deadline or 0)", "late = False"),
@@ -30,11 +30,11 @@ MUTANTS = {
     "hard stop sleeps while paused": ("engine", 'if r.status in ("running", "paused") and', 'if r.status == "running" and'),
     "resume forgets nothing": ("engine", "excused=w.failures, ", ""),
     "resume after a pause excuses": ("engine", "if halted else _shift_timers(r)", ""),
-    "halt without stop": ("engine", "return r, (Stop(why), Audit(text)", "return r, (Audit(text)"),
+    "halt without stop": ("engine", "return r, (Stop(why), *back, Audit(text)", "return r, (*back, Audit(text)"),
     "opens while halted": (
         "engine",
-        "    return r, (Stop(why), Audit",
-        "    return r, (Stop(why), OpenWave(r.current, r.wave.up_to), Audit",
+        "    return r, (Stop(why), *back, Audit",
+        "    return r, (Stop(why), OpenWave(r.current, r.wave.up_to), *back, Audit",
     ),
     "skips a wave": ("engine", "current=r.current + 1, waiting", "current=min(r.current + 2, len(r.waves) - 1), waiting"),
     "recalls the newest wave's predecessor": (
@@ -45,7 +45,7 @@ MUTANTS = {
     "no wake": ("engine", "t is not None and t > r.now", "False"),
     "clock runs back": ("engine", "now=max(rollout.now, event.now)", "now=event.now - 1"),
     "dwell not restarted": ("engine", "if is_met(r) else None", "if is_met(r) else r.wave.met_at"),
-    "illegal operator events pass": ("engine", '("halted", "abort-keep"): "aborted",', '("halted", "advance"): "running",'),
+    "illegal operator events pass": ("transitions", '("halted", "abort-keep"): "aborted",', '("halted", "advance"): "running",'),
 }
 
 
@@ -53,7 +53,7 @@ def build(patches):
     """The step function of a copy of the sources with patches {module: (old, new)} applied; nothing installed is touched."""
     saved, made = {}, {}
     try:
-        for name in ("gates", "tally", "engine"):
+        for name in ("barrier", "gates", "tally", "transitions", "engine"):
             path = HOME / f"{name}.py"
             source = path.read_text()
             if name in patches:
@@ -64,6 +64,7 @@ def build(patches):
             module = types.ModuleType(full)
             saved[full] = sys.modules.get(full)
             sys.modules[full] = made[name] = module
+            setattr(room, name, module)
             exec(compile(source, str(path), "exec"), module.__dict__)
         return made["engine"].step
     finally:
@@ -72,6 +73,7 @@ def build(patches):
                 del sys.modules[full]
             else:
                 sys.modules[full] = module
+                setattr(room, full.rpartition(".")[2], module)
 
 
 def first_break(step) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgeops.rollout import state as s
-from edgeops.rollout.engine import TRANSITIONS, allowed, step
+from edgeops.rollout.engine import step
+from edgeops.rollout.transitions import TRANSITIONS, allowed
 from edgeops.wire.errors import Misuse
 
 _spec = importlib.util.spec_from_file_location("rollout_invariants", Path(__file__).with_name("invariants.py"))

@@ -11,7 +11,7 @@ from typing import Any
 from edgeops import __version__
 from edgeops.wire.conditions import Fact
 from edgeops.wire.device_class import classify
-from edgeops.wire.trust import Capabilities
+from edgeops.wire.trust import KNOWN_MUST, Capabilities
 
 READY_MADE = ("power", "battery", "temperature_c", "network", "metered", "disk_free_mb", "memory_free_mb", "load_pct")
 CPUINFO = Path("/proc/cpuinfo")
@@ -40,6 +40,7 @@ def birth(device: Capabilities) -> dict[str, Any]:
     return {
         "class": device.device_class, "runtime": f"{device.runtime[0]}.{device.runtime[1]}", "agent": __version__, "wire": [1],
         "max_ir": device.max_ir, "max_opset": device.max_opset, "machine": platform.machine(), "codecs": ["raw"],
+        "understands": sorted(KNOWN_MUST),
     }  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """edgeops fleet check: is a fleet.toml right?"""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeops.fleet.wish import Wish, parse_wish
-from edgeops.rollout.plan import Wave, parse_waves
-from edgeops.rollout.policy import DEFAULTS, Policy, policy_from
+from edgeops.rollout.plan import SETTINGS, check_rollout
 from edgeops.wire.errors import Misuse
 
 from .. import show
@@ -24,13 +22,8 @@ def check(run: Run, file: Annotated[Path, typer.Argument(metavar="FILE", help="A
 
     Example: edgeops fleet check fleet.toml
     """
-    wish = parse_wish(read_text(file), DEFAULTS, check_rollout, file.name)
+    wish = parse_wish(read_text(file), SETTINGS, check_rollout, file.name)
     run.emit(summary(wish), lambda: _draw(wish))
-
-
-def check_rollout(waves: str, settings: Mapping[str, object]) -> tuple[tuple[Wave, ...], Policy]:
-    """Waves and policy of a named rollout; raises Misuse where they are wrong by themselves or together."""
-    return parse_waves(waves), policy_from(settings)
 
 
 def read_text(file: Path) -> str:

@@ -11,6 +11,7 @@ from ..client import at, items
 from ..frame import Run
 from .register import DeviceId, labels
 
+GATES = {"waiting": "fetch", "ready": "activate", "proven": "commit"}
 TIMES = ("created", "certificate_expires", "last_seen", "token_expires", "reported_at")
 Selector = Annotated[str | None, typer.Option("--selector", metavar="SELECTOR", help="Only devices it matches, e.g. site=berlin.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -36,7 +37,19 @@ def show_(run: Run, device: DeviceId) -> None:
     data = run.client().get(at("devices", device))
     waits = data.get("pending")
     shown = data | ({"pending": waits | {"since": show.when(waits.get("since"))}} if waits else {})
-    run.emit(data, lambda: show.pairs(shown, TIMES))
+    run.emit(data, lambda: show.pairs(shown | {"waits": waits_for(data)}, TIMES))
+
+
+def waits_for(device: dict[str, Any]) -> list[str]:
+    """What the slots of a device wait for: in its own words, else what its order names for that phase."""
+    found = []
+    for slot, report in (device.get("reported") or {}).items():
+        gate = GATES.get(report.get("phase"))
+        if gate:
+            wanted = ((device.get("desired") or {}).get(slot) or {}).get("conditions") or {}
+            barrier = ["the barrier"] if gate == "commit" and wanted.get("barrier") else []
+            found.append(f"{slot} to {gate}: {report.get('detail') or ', '.join([*wanted.get(gate, ()), *barrier])}")
+    return found
 
 
 def label_(

@@ -1,4 +1,6 @@
-"""The options of `rollout start` that are data elsewhere: every knob of the policy, every limit of the trial on the device."""
+"""The options of `rollout start` that are data elsewhere: every knob of the policy, every limit of the trial on the device, every
+setting of what devices wait for.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -6,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeops.rollout.conditions import SETTINGS
 from edgeops.rollout.policy import DEFAULTS, Knob
 from edgeops.wire.desired import Trial
 
@@ -25,19 +28,22 @@ TRIAL_HELP = {
 def start_options() -> dict[str, inspect.Parameter]:
     """All of them by parameter name; left alone they are None, so that the manager's own defaults hold."""
     told = {TRIAL + name: f"Trial: {text} (default: {getattr(Trial(), name)})" for name, text in TRIAL_HELP.items()}
-    return {knob.name: _knob(knob) for knob in DEFAULTS.values()} | {name: _option(name, int, text) for name, text in told.items()}
+    knobs = {**SETTINGS, **DEFAULTS}
+    return {name: _knob(knob) for name, knob in knobs.items()} | {name: _option(name, int, text) for name, text in told.items()}
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The chosen values as the request names them: `policy` and, if any limit was given, `trial`."""
+    """The chosen values as the request names them: `policy` and, if any of theirs was given, `conditions` and `trial`."""
     given = {name: value for name, value in values.items() if value is not None}
     trial = {name[len(TRIAL) :]: value for name, value in given.items() if name.startswith(TRIAL)}
-    policy = {name: value for name, value in given.items() if not name.startswith(TRIAL)}
-    return {"policy": policy} | ({"trial": trial} if trial else {})
+    conditions = {name: value for name, value in given.items() if name in SETTINGS}
+    policy = {name: value for name, value in given.items() if name in DEFAULTS}
+    return {"policy": policy} | ({"conditions": conditions} if conditions else {}) | ({"trial": trial} if trial else {})
 
 
 def _knob(knob: Knob) -> inspect.Parameter:
-    return _option(knob.name, type(knob.default), f"{knob.help} [{knob.unit}] (default: {knob.default})")
+    usual = "nothing" if knob.default == "" else knob.default
+    return _option(knob.name, type(knob.default), f"{knob.help} [{knob.unit}] (default: {usual})")
 
 
 def _option(name: str, kind: type, text: str) -> inspect.Parameter:

@@ -14,8 +14,8 @@ from .. import show
 
 FIRST, WIDTH = 20, 100
 TOLD = {
-    "rollout", "release", "model", "version", "variant", "slot", "selector", "devices", "waves", "policy", "trial", "proposed_by",
-    "needed", "expires",
+    "rollout", "release", "model", "version", "variant", "slot", "selector", "devices", "waves", "conditions", "policy", "trial",
+    "proposed_by", "needed", "expires",
 }  # fmt: skip
 
 
@@ -40,7 +40,8 @@ def draw_plan(approval: dict[str, Any]) -> RenderableType:
         "release": f"{plan.get('model')}:{plan.get('version')} (release {plan.get('release')})",
         "variant": plan.get("variant") or "the best each device can run",
         "to": f"{plan.get('selector')}: {plan.get('devices', {}).get('count')} devices, slot {plan.get('slot')}",
-        "waves": plan.get("waves"), "policy": plan.get("policy"), "trial": plan.get("trial"),
+        "waves": plan.get("waves"), "devices wait for": plan.get("conditions") or "nothing",
+        "policy": plan.get("policy"), "trial": plan.get("trial"),
         "proposed by": f"{plan.get('proposed_by')}, expires {show.when(plan.get('expires'))}",
     }  # fmt: skip
     rows |= {name: value for name, value in sorted(plan.items()) if name not in TOLD and value}

@@ -14,6 +14,7 @@ from .. import show
 from .plan import WIDTH, draw_plan
 
 TERMINAL = ("finished", "halted", "aborted")
+WAITING = {"waiting": "waiting for conditions to fetch", "ready": "ready to switch", "proven": "proven, waiting to commit"}
 COUNTS = ("started", "committed", "unproven", "rolled_back", "failed", "unfit", "silent", "unknown")
 
 
@@ -44,6 +45,12 @@ def reasons(rollout: dict[str, Any]) -> str:
     return show.safe("; ".join(filter(None, [why if why != rollout.get("status") else "", *said])))
 
 
+def waiting(rollout: dict[str, Any]) -> list[str]:
+    """How many devices wait in which phase, in words."""
+    found = rollout.get("phases") or {}
+    return [f"{found[phase]} {text}" for phase, text in WAITING.items() if found.get(phase)]
+
+
 def line(rollout: dict[str, Any]) -> tuple[object, ...]:
     """One row of `rollout list`."""
     failures = total(rollout, "failed") + total(rollout, "rolled_back") + total(rollout, "silent")
@@ -65,6 +72,8 @@ def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
         for number, wave in enumerate(waves(rollout), 1)
     ]
     parts: list[RenderableType] = [head, show.table(("wave", "to", *(n.replace("_", " ") for n in COUNTS), "passed"), rows)]
+    if waiting(rollout):
+        parts.append(Text(f"devices: {'; '.join(waiting(rollout))}"))
     if reasons(rollout):
         parts.append(Text(f"why: {reasons(rollout)}", style="" if rollout.get("status") == "finished" else "red"))
     if detail:
@@ -75,7 +84,8 @@ def draw(rollout: dict[str, Any], detail: bool = False) -> RenderableType:
 def brief(rollout: dict[str, Any]) -> str:
     """One line: the open wave and every counter that is not zero."""
     counts = [f"{total(rollout, name)} {name.replace('_', ' ')}" for name in COUNTS if total(rollout, name)]
-    return f"{rollout.get('status')}, wave {rollout.get('wave')} of {len(waves(rollout))}: {', '.join(counts) or 'nobody started'}"
+    told = ", ".join([*counts, *waiting(rollout)]) or "nobody started"
+    return f"{rollout.get('status')}, wave {rollout.get('wave')} of {len(waves(rollout))}: {told}"
 
 
 @contextmanager
@@ -100,11 +110,11 @@ def _details(rollout: dict[str, Any]) -> list[RenderableType]:
     if rollout.get("approval"):
         parts.append(draw_plan(rollout["approval"]))
     if devices := rollout.get("devices"):
-        names = ("device", "wave", "status", "verdict", "reason", "detail")
+        names = ("device", "wave", "status", "phase", "waits", "verdict", "reason", "detail")
         parts.append(show.table(names, ([device.get(name) for name in names] for device in devices)))
     for stream in rollout.get("delivery") or []:
         parts.append(Text("delivery: " + show.plain(stream), style="dim"))
-    for name in () if rollout.get("approval") else ("policy", "trial"):
+    for name in () if rollout.get("approval") else ("conditions", "policy", "trial"):
         if rollout.get(name):
             parts.append(Text("\n  ".join(wrap(f"{name}: {show.plain(rollout[name])}", WIDTH)), style="dim"))
     return parts
