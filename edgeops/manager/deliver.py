@@ -14,8 +14,8 @@ from sqlalchemy import update
 
 from edgeops.parcel.assembly import wanted
 from edgeops.store import rows
-from edgeops.store.tables import streams as stream_table
 from edgeops.store.tables import assignments, wishes
+from edgeops.store.tables import streams as stream_table
 from edgeops.wire import topics
 from edgeops.wire.errors import Rejected
 from edgeops.wire.messages import Want

@@ -6,6 +6,7 @@ same bytes is refused, so a signature never covers two readings.
 
 import json
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 from .errors import Misuse, Rejected
@@ -42,31 +43,36 @@ def _no_float(text: str) -> Any:
 
 
 def _problem(value: Any, depth: int) -> str:
-    if depth > MAX_DEPTH:
-        return f"nested deeper than {MAX_DEPTH}"
+    """Why `value` has no canonical form, empty if it has one. Every document passes here, so the usual kinds come first."""
+    if isinstance(value, str):
+        return "" if value.isascii() else _string_problem(value)
     if value is None or isinstance(value, bool):
         return ""
     if isinstance(value, int):
         return "" if -LIMIT <= value <= LIMIT else "an integer beyond 2**53-1"
-    if isinstance(value, str):
-        return _string_problem(value)
-    if isinstance(value, list | tuple):
-        return next(filter(None, (_problem(item, depth + 1) for item in value)), "")
+    if depth > MAX_DEPTH:
+        return f"nested deeper than {MAX_DEPTH}"
     if isinstance(value, dict):
-        bad = next((key for key in value if not _is_key(key)), None)
-        if bad is not None:
-            return f"key {bad!r} is not printable ASCII"
-        return next(filter(None, (_problem(item, depth + 1) for item in value.values())), "")
+        for key, item in value.items():
+            if not _is_key(key):
+                return f"key {key!r} is not printable ASCII"
+            if problem := _problem(item, depth + 1):
+                return problem
+        return ""
+    if isinstance(value, list | tuple):
+        for item in value:
+            if problem := _problem(item, depth + 1):
+                return problem
+        return ""
     return f"a {type(value).__name__}"
 
 
+@lru_cache(4096)
 def _is_key(key: Any) -> bool:
     return isinstance(key, str) and 0 < len(key) <= 128 and key.isascii() and key.isprintable()
 
 
 def _string_problem(text: str) -> str:
-    if text.isascii():
-        return ""
     if any("\ud800" <= char <= "\udfff" for char in text):
         return "a lone surrogate"
     return "" if unicodedata.is_normalized("NFC", text) else "a string that is not NFC"

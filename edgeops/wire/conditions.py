@@ -74,6 +74,11 @@ def check_term(text: str) -> None:
         raise _bad(text, f"{op} compares whole numbers")
 
 
+def about(terms: tuple[str, ...], fact: str) -> tuple[str, ...]:
+    """The terms over this fact; raises Rejected("bad-condition")."""
+    return tuple(term for term in terms if _split(term)[1] == fact)
+
+
 def unmet(terms: tuple[str, ...], facts: Facts) -> tuple[str, ...]:
     """The terms that do not hold; raises Rejected("bad-condition") for what is no term."""
     return tuple(term for term in terms if not _holds(term, facts))

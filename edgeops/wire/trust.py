@@ -23,6 +23,7 @@ Not handled here: where bytes come from, and where `Trust` is kept (one record w
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from . import canonical, envelope
@@ -88,8 +89,13 @@ class Trust:
 
 def current_root(trust: Trust) -> Root:
     """The trusted root, read from our own record without verifying it again."""
-    body, _ = envelope.split(trust.root, "root")
-    return _read_root(body)
+    return _trusted_root(trust.root)
+
+
+@lru_cache(8)
+def _trusted_root(data: bytes) -> Root:
+    """Asked for with every document, and the same bytes for years."""
+    return _read_root(envelope.split(data, "root")[0])
 
 
 def versions(trust: Trust) -> dict[str, int]:

@@ -67,7 +67,7 @@ def test_once_and_again_when_a_condition_has_changed(place: Place) -> None:
     place.owner.facts = {"temperature_c": 40}
     assert place.told("waiting") == []
     place.owner.facts = {"metered": False, "temperature_c": 41}
-    assert place.told("waiting") == [{"metered": False, "temperature_c": 41, "online": False, "consent": ""}]
+    assert place.told("waiting") == [{"metered": False, "temperature_c": 41, "online": False}]
     assert place.gates.waits == {"main": ()}
     place.owner.facts = {"metered": True}
     assert len(place.told("fetch")) == 1

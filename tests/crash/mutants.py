@@ -30,6 +30,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("an open fact opens the barrier", "target.conditions.barrier and not slot.cleared", "False"),
     ("an old clearance opens the barrier", 'slot.phase != "proven" or slot.cleared or target.order > event.order', 'slot.phase != "proven" or slot.cleared'),
     ("a no is not heard", 'event.facts.get(CONSENT) == "no"', "False"),
+    ("a no to consent in other words is not heard", "if about(terms, CONSENT) and", "if CONSENT in terms and"),
     ("conditions put off the deadline", '_enter(slot, target, "waiting", slot.deadline)', '_enter(slot, target, "waiting", event.now + target.conditions.wait_s)'),
     ("unfit in the trial stays", "if event.unfit and slot.phase in UNTOUCHED:", "if event.unfit:"),
     ("what fails at the barrier stays", 'UNTOUCHED = ("waiting", "fetch", "verify", "ready")', 'UNTOUCHED = ("waiting", "fetch", "verify", "ready", "proven")'),

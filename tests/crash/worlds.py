@@ -70,7 +70,7 @@ def _gated() -> tuple[World, ...]:
         World("never parked", conditions=still, ends="ready-deadline"),
         World("never online", conditions=Conditions(commit=("online",)), ends="proven-deadline"),
         World("somebody says no", conditions=Conditions(activate=("consent",)), facts=(("consent", "no"),), ends="denied"),
-        World("a no to the fetch", conditions=Conditions(fetch=("consent",)), facts=(("consent", "no"),), ends="denied"),
+        World("a no to the fetch", conditions=Conditions(fetch=("consent=yes",)), facts=(("consent", "no"),), ends="denied"),
         World("barrier opens", conditions=joint),
         World("barrier stays shut", conditions=joint, clears=False, ends="proven-deadline"),
         World("bad before the barrier", "trial", "fail", conditions=joint),

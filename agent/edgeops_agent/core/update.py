@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from edgeops.wire.conditions import CONSENT, unmet
+from edgeops.wire.conditions import CONSENT, about, unmet
 
 from .ending import end, mark, plain, tell
 from .slot import (
@@ -180,7 +180,7 @@ def _sensed(slot: Slot, event: Sensed) -> Step:
         return slot, ()
     terms = target.gate(slot.phase)
     missing = unmet(terms, event.facts)
-    if CONSENT in terms and event.facts.get(CONSENT) == "no":
+    if about(terms, CONSENT) and event.facts.get(CONSENT) == "no":
         return _fall_back(slot, target, event.now, "denied", "somebody at the device said no")
     if slot.phase == "fetch":
         return _enter(slot, target, "waiting", slot.deadline) if missing else (slot, ())

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgeops.wire.conditions import CONSENT, unmet
+from edgeops.wire.conditions import CONSENT, about
 from edgeops.wire.fields import ID
 
 from ..core.slot import Slot
@@ -66,5 +66,4 @@ class Consent:
 
 def asked_by(slot: Slot) -> tuple[str, ...]:
     """The terms of a person's consent that the slot needs in its phase, whether they were given or not."""
-    terms = slot.target.gate(slot.phase) if slot.target and slot.phase != "idle" else ()
-    return tuple(term for term in terms if not unmet((term,), {CONSENT: "yes"}))
+    return about(slot.target.gate(slot.phase), CONSENT) if slot.target and slot.phase != "idle" else ()

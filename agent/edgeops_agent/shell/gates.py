@@ -58,7 +58,7 @@ class Gates:
                 continue
             facts = self._facts(record, name, slot)
             missing = self.waits[name] = unmet(terms, facts)
-            seen = slot.phase, slot.target.order, missing, facts[CONSENT]
+            seen = slot.phase, slot.target.order, missing, facts.get(CONSENT)
             if self._told.get(name) != seen:
                 self._told[name] = seen
                 yield name, Sensed(facts, self._clock.tick())
@@ -67,4 +67,4 @@ class Gates:
         target = slot.target
         release = target.build.release if target and target.build else ""
         said = self._consent.of(name, current_root(record.trust).epoch, target.order if target else 0, release)
-        return {**self._senses.latest(), ONLINE: self._heard(), CONSENT: said}
+        return {**self._senses.latest(), ONLINE: self._heard(), **({CONSENT: said} if said else {})}
