@@ -24,13 +24,13 @@ ENCLOSE = """
 import sys
 from pathlib import Path
 from edgeops_agent.shell.sandbox import enclose
-enclose([])
+from edgeops_agent.shell.seccomp import deny_calls
+print("landlock", enclose([]) or "holds")
 try:
     Path(sys.argv[1]).read_text()
 except PermissionError:
-    print("shut in")
-else:
-    print("open")
+    print("nothing to read")
+print("seccomp", deny_calls() or "holds")
 """
 
 
@@ -40,25 +40,28 @@ def confined(unit: Path, *argv: str | Path) -> list[str]:
     return [sys.executable, str(Path(__file__).parent / "confined.py"), str(unit), *map(str, argv)]
 
 
-def enclosed(tmp_path: Path, *before: str) -> str:
-    """Whether a process can shut itself in, and is shut in."""
+def enclosed(tmp_path: Path, *before: str) -> list[str]:
+    """What came of it when a process shut itself in as a worker does; or the signal that ended it."""
     (tmp_path / "secret").write_text("x")
     argv = [*before, sys.executable, "-c", ENCLOSE, str(tmp_path / "secret")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or str(done.returncode)
+    return [str(done.returncode)] if done.returncode < 0 else done.stdout.splitlines()
 
 
-def test_landlock_works_behind_the_units_filter(tmp_path: Path) -> None:
-    """A worker can shut itself in; behind the filter this unit once had it was killed instead, or left open."""
-    if enclosed(tmp_path) != "shut in":
+def test_a_worker_can_shut_itself_in_behind_the_units_filter(tmp_path: Path) -> None:
+    """Landlock and a filter of its own hold there as elsewhere; behind the filter this unit once had, neither did."""
+    shut = ["landlock holds", "nothing to read", "seccomp holds"]
+    if enclosed(tmp_path) != shut:
         pytest.skip("this kernel has no Landlock")
-    assert enclosed(tmp_path, *confined(AGENT)) == "shut in"
+    assert enclosed(tmp_path, *confined(AGENT)) == shut
     text = re.sub(r"^SystemCallFilter=.*\n", "", AGENT.read_text(), flags=re.MULTILINE)
-    text += "SystemCallFilter=@system-service\nSystemCallFilter=~landlock_create_ruleset\n"  # as systemd before 255 knows it
-    (tmp_path / "once.service").write_text(text)
-    assert enclosed(tmp_path, *confined(tmp_path / "once.service")) == "open"
-    (tmp_path / "once.service").write_text(text.replace("SystemCallErrorNumber=EPERM", ""))
-    assert enclosed(tmp_path, *confined(tmp_path / "once.service")) == str(-signal.SIGSYS)
+    once = tmp_path / "once.service"
+    text += "SystemCallFilter=@system-service\nSystemCallFilter=~landlock_create_ruleset seccomp\n"  # as systemd before 255 has it
+    once.write_text(text)
+    found = enclosed(tmp_path, *confined(once))
+    assert [line.split()[0] for line in found] == ["landlock", "seccomp"] and not any("holds" in line for line in found)
+    once.write_text(text.replace("SystemCallErrorNumber=EPERM", ""))
+    assert enclosed(tmp_path, *confined(once)) == [str(-signal.SIGSYS)]
 
 
 def test_the_walls_stand() -> None:

@@ -17,7 +17,7 @@ LEFT_OPEN = {
     "RestrictAddressFamilies_AF_INET_INET6", "RestrictAddressFamilies_AF_UNIX", "PrivateNetwork", "IPAddressDeny", "Delegate",
     "ProcSubset", "DeviceAllow", "RootDirectoryOrRootImage",
 }  # fmt: skip
-NEEDED = {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prlimit64", "prctl", "sendmsg", "fsync"}
+NEEDED = {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp", "prlimit64", "prctl", "fsync"}
 FORBIDDEN = {"mount", "ptrace", "chown", "setuid", "bpf", "reboot", "init_module", "io_uring_setup", "kexec_load", "add_key"}
 
 
