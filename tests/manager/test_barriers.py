@@ -15,6 +15,11 @@ BARRIER = {"conditions": {"barrier": True, "commit_wait_s": 4_000}}
 
 @pytest.fixture
 def fleet(hub: Hub, clock: Clock) -> Fleet:
+    """Four devices that are online and run release 1."""
+    return running_one(hub, clock)
+
+
+def running_one(hub: Hub, clock: Clock) -> Fleet:
     """Four enrolled devices that are online and run release 1."""
     made = Fleet(hub, clock, ALL)
     made.births()
@@ -79,9 +84,11 @@ def test_all_are_told_when_the_last_has_passed(fleet: Fleet) -> None:
     """Nobody is told to commit before every device of the wave waits; then each, under the order it has proven."""
     rollout, release = begin(fleet)
     prove(fleet, rollout, release, "a", "b", "c")
+    fleet.report("d", rollout, "trial", release, runs=running(fleet))
     assert told(fleet) == {}
     shown = fleet.show(rollout)
-    assert (shown["phases"], shown["waves"][0]["proven"], shown["waves"][0]["decision"]) == ({"proven": 3}, 3, "")
+    assert shown["phases"] == {"proven": 3, "trial": 1}
+    assert (shown["waves"][0]["proven"], shown["waves"][0]["decision"]) == (3, "")
     prove(fleet, rollout, release, "d")
     assert told(fleet) == {name: [fleet.devices[name].trust.counter] for name in ALL}  # type: ignore[union-attr]
     assert fleet.show(rollout)["waves"][0]["decision"] == "commit"

@@ -18,6 +18,11 @@ GATES = {"fetch_when": "!metered,battery>=30", "activate_when": "parked", "offli
 
 @pytest.fixture
 def fleet(hub: Hub, clock: Clock) -> Fleet:
+    """Four devices that are online."""
+    return online(hub, clock)
+
+
+def online(hub: Hub, clock: Clock) -> Fleet:
     """Four enrolled devices that are online."""
     made = Fleet(hub, clock, ["a", "b", "c", "d"])
     made.births()
