@@ -347,9 +347,12 @@ def noises() -> tuple[Event, ...]:
     return (*stale[::2], *failed, *replayed, Acked(1), Tick(0), Lost("d" * 64, 0, "late"), Cleared(1))
 
 
-def cases(machine: ModuleType, every: int = 1, pairs: bool = True) -> Iterator[Sim]:
-    """Every run: no cut, each single cut, each `every`-th pair, and each fifth single cut with each noise at thirteen places."""
-    for world in worlds():
+def cases(machine: ModuleType, every: int = 1, pairs: bool = True, part: int = 0, parts: int = 1) -> Iterator[Sim]:
+    """Every run: no cut, each single cut, each `every`-th pair, and each fifth single cut with each noise at thirteen places.
+
+    Of so many `parts` only one, which has its share of the worlds.
+    """
+    for world in worlds()[part::parts]:
         points = run(Sim(world, machine, frozenset())).point + 12
         yield Sim(world, machine, frozenset())
         for first in range(1, points):
@@ -361,11 +364,13 @@ def cases(machine: ModuleType, every: int = 1, pairs: bool = True) -> Iterator[S
                 yield Sim(world, machine, frozenset({first}), ((at, event),))
 
 
-def explore(machine: ModuleType, make: Callable[[Sim], Sim] = lambda sim: sim, every: int = 1) -> tuple[int, list[str]]:
+def explore(
+    machine: ModuleType, make: Callable[[Sim], Sim] = lambda sim: sim, every: int = 1, part: int = 0, parts: int = 1
+) -> tuple[int, list[str]]:
     """(number of distinct runs, violations). Cuts that lie behind the end of a run make no other run of it."""
     runs: set[tuple[object, ...]] = set()
     violations = []
-    for sim in cases(machine, every):
+    for sim in cases(machine, every, part=part, parts=parts):
         try:
             run(make(sim))
         except Violation as error:
