@@ -117,7 +117,7 @@ class Package:
         self.site = self.home / "lib" / f"python{self.minor}" / "site-packages"
 
     def fill(self) -> None:
-        """Everything the package holds, with one date and plain modes."""
+        """Everything the package holds."""
         self._vendor()
         self._own()
         self._environment()
@@ -222,12 +222,11 @@ class Package:
             "-s", self.root, "-p", "/", self.site)  # fmt: skip
 
     def _plain(self) -> None:
-        """Modes and dates that do not tell who built it when."""
+        """Modes that do not tell who built it; the dates are dpkg-deb's doing, which allows none after SOURCE_DATE_EPOCH."""
         programs = {self.home.parent / "launch"}
         for path in [self.root, *self.root.rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path in programs else 0o644)
-            os.utime(path, (epoch(), epoch()), follow_symlinks=False)
 
     def _control(self) -> None:
         place = self.root / "DEBIAN"
@@ -244,8 +243,6 @@ class Package:
         for name in ("postinst", "prerm", "postrm"):
             shutil.copyfile(PARTS / name, place / name)
             (place / name).chmod(0o755)
-        for path in (place, *place.iterdir()):
-            os.utime(path, (epoch(), epoch()))
 
     def _glibc(self) -> str:
         """The least C library that all vendored wheels load on: the newest of the oldest each of them was built for."""
