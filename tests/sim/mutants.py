@@ -16,7 +16,7 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
         "reports with the same number", "straw", "report_seq=self.record.report_seq + 1))\n        state",
         "report_seq=1))\n        state",
     ),
-    ("hides that it is simulated", "straw", 'FACTS = {"simulated": True}', 'FACTS = {"simulated": False}'),
+    ("hides that it is simulated", "presence", 'FACTS = {"simulated": True}', 'FACTS = {"simulated": False}'),
     ("a trial without traffic counts as proven", "straw", "self._now(), verdict.unproven)", "self._now(), False)"),
     ("nothing is started after a power cut", "straw", "self._post(name, Restarted(self._now()))", "pass"),
     ("runs what it has not fetched", "straw", BEGIN, f"        self._post(name, Done('fetch', target.order, 1))\n{BEGIN}"),

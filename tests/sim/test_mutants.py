@@ -6,14 +6,14 @@ from types import ModuleType
 
 import pytest
 
-from edgeops_agent.sim import kept, ports, straw
+from edgeops_agent.sim import kept, ports, presence, straw
 
 from .mutants import MUTANTS
 from .test_storm import travel
 from .world import STORM, Founded, World
 
 # In the order in which they import each other: what stands further down is read again after a change further up.
-MODULES: dict[str, ModuleType] = {"kept": kept, "ports": ports, "straw": straw}
+MODULES: dict[str, ModuleType] = {"kept": kept, "ports": ports, "presence": presence, "straw": straw}
 SEEDS = range(12)
 
 

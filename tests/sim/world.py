@@ -28,7 +28,7 @@ from edgeops_agent.core.health import Verdict
 from edgeops_agent.core.record import Record
 from edgeops_agent.core.slot import Target
 from edgeops_agent.shell import builds
-from edgeops_agent.sim import kept, memory, ports, straw
+from edgeops_agent.sim import kept, memory, ports, presence, straw
 
 from ..manager.house import NOW, Clock, FakeDevice, Fleet, new_manager
 
@@ -171,7 +171,7 @@ class World:
             return
         self.air.cut(name)
         made = self.straws[name]
-        will = straw.presence(made.record.trust, self.fleet.devices[name].identity, made.boot_id, "gone")
+        will = presence.leave(made.record.trust, self.fleet.devices[name].identity, made.boot_id, "gone")
         self.air.after(self.random.uniform(0, 5), lambda: self.fleet.up(name, "presence", will))
         if self.random.random() < 0.5:
             self.air.link(name).filters.clear()

@@ -22,7 +22,8 @@ from ..shell.reach import adopt, mqtt_ways, read_sites
 from .kept import Cupboard, Files, Shelf
 from .lines import DIALS_A_TURN, Line
 from .ports import Ports
-from .straw import Straw, presence
+from .presence import leave
+from .straw import Straw
 
 LOOK_S = 0.25
 GOODBYE_S = 5.0
@@ -100,7 +101,7 @@ class Host:
         line.up, line.take = straw.connected, straw.take
         line.open(LinkSettings(
             mqtt_ways(read_sites(folder, paths, straw.record)), trust.device, certificate, key,
-            topics.up(trust.device, "presence"), presence(trust, signer, boot, "gone"),
+            topics.up(trust.device, "presence"), leave(trust, signer, boot, "gone"),
         ))  # fmt: skip
         return Seat(straw, line)
 

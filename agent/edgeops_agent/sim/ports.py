@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgeops.wire.conditions import Facts
+
 from ..core.health import Evidence, Verdict, judge
 from ..core.slot import Target
 from .kept import Cupboard
@@ -37,7 +39,7 @@ def untouched(target: Target, elapsed_s: float) -> Verdict:
 class Ports:
     """`wall` is what the device's own clock shows (Unix seconds), `monotonic` never goes back, `draw(n)` gives n random bytes.
 
-    `say` takes one log line.
+    `facts` states what conditions look at, beside the link; `say` takes one log line.
     """
 
     transport: Transport
@@ -46,4 +48,5 @@ class Ports:
     monotonic: Callable[[], float]
     draw: Callable[[int], bytes]
     verdicts: Verdicts = untouched
+    facts: Callable[[], Facts] = dict
     say: Callable[[str], None] = lambda text: None

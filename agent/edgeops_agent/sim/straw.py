@@ -11,15 +11,17 @@ from collections import deque
 from dataclasses import replace
 
 from edgeops.wire import envelope, topics
+from edgeops.wire.conditions import ONLINE
 from edgeops.wire.errors import EdgeopsError, Rejected
 from edgeops.wire.keys import Signer
-from edgeops.wire.messages import Bundle, Presence
+from edgeops.wire.messages import Bundle
 from edgeops.wire.topics import FrameTopic
-from edgeops.wire.trust import Capabilities, Trust, versions
+from edgeops.wire.trust import Capabilities, versions
 
 from ..core.receive import Situation, obey, receive
 from ..core.record import Record
 from ..core.slot import (
+    GATED,
     Build,
     Command,
     Discard,
@@ -32,6 +34,8 @@ from ..core.slot import (
     Report,
     Restarted,
     Run,
+    Sense,
+    Sensed,
     Slot,
     Target,
     Tick,
@@ -39,20 +43,15 @@ from ..core.slot import (
     Verify,
 )
 from ..core.update import keep, step
-from ..shell import builds, facts, reporting
+from ..shell import builds, reporting
 from ..shell.clock import Clock
 from ..shell.downloads import Downloads
 from .kept import ShelfFetch
 from .ports import Ports
+from .presence import birth, leave
 
 REPORT_S = 30.0
 BLOCK_HEADER = 36
-FACTS = {"simulated": True}
-
-
-def presence(trust: Trust, signer: Signer, boot: str, kind: str) -> bytes:
-    """A sealed goodbye, or gone for the last will."""
-    return envelope.seal("presence", Presence(trust.fleet, trust.device, trust.incarnation, boot, kind).payload(), [signer])
 
 
 class Straw:
@@ -67,8 +66,7 @@ class Straw:
         self._events: deque[tuple[str, Event]] = deque()
         self._downloads = Downloads(functools.partial(ShelfFetch, ports.kept), ports.transport, self._post, ports.monotonic)
         self._latest = ("", b"")
-        self._report_due = False
-        self._reported = ports.monotonic()
+        self._report_due, self._reported = False, ports.monotonic()
 
     @property
     def id(self) -> str:
@@ -90,10 +88,8 @@ class Straw:
     def connected(self) -> None:
         """The link is up: be born, ask again at once for what is missing."""
         self._store(replace(self.record, report_seq=self.record.report_seq + 1))
-        trust, able, seq = self.record.trust, facts.birth(self.device), self.record.report_seq
-        who = trust.fleet, trust.device, trust.incarnation, self.boot_id
-        birth = Presence(*who, "birth", self.clock.ask(self.ports.draw(32).hex()), able, FACTS, versions(trust), seq)
-        self._send("presence", envelope.seal("presence", birth.payload(), [self.signer]))
+        nonce, seq = self.clock.ask(self.ports.draw(32).hex()), self.record.report_seq
+        self._send("presence", birth(self.record.trust, self.signer, self.boot_id, self.device, nonce, seq))
         self._downloads.ask_soon()
         self._report_due = True
         self._pump()
@@ -111,23 +107,27 @@ class Straw:
         for name, slot in self.record.slots.items():
             if slot.phase != "idle" and self._now() >= slot.deadline:
                 self._post(name, Tick(self._now()))
+            if slot.phase in GATED:
+                self._post(name, self._sensed())
         for name, (target, began) in list(self._trials.items()):
             self._judge(name, target, self.ports.monotonic() - began)
-        if self.ports.transport.connected:
-            for want in self._downloads.wants():
-                self._send("want", want.encode())
+        for want in self._downloads.wants() if self.ports.transport.connected else ():
+            self._send("want", want.encode())
         if self.ports.monotonic() - self._reported > REPORT_S:
             self._report_due = True
         self._pump()
 
     def farewell(self) -> tuple[str, bytes]:
         """Topic and message of a goodbye."""
-        return topics.up(self.id, "presence"), presence(self.record.trust, self.signer, self.boot_id, "goodbye")
+        return topics.up(self.id, "presence"), leave(self.record.trust, self.signer, self.boot_id, "goodbye")
 
     # -- the core's answers
 
     def _now(self) -> int:
         return int(self.ports.monotonic())
+
+    def _sensed(self) -> Sensed:
+        return Sensed({**self.ports.facts(), ONLINE: self.ports.transport.connected}, self._now())
 
     def _post(self, name: str, event: Event) -> None:
         self._events.append((name, event))
@@ -161,6 +161,8 @@ class Straw:
             case Try(target) if target.build:
                 self.running[name] = target.build
                 self._trials[name] = (target, self.ports.monotonic())
+            case Sense():
+                self._post(name, self._sensed())
             case Run(build):
                 self._run(name, build)
             case Discard():
@@ -211,12 +213,10 @@ class Straw:
             self._post(name, Done("trial", target.order, self._now(), verdict.unproven))
 
     def _discard(self) -> None:
-        wanted: set[str] = set()
-        for build in self._builds(self.record):
-            try:
-                wanted |= {side.sha256 for side in builds.parts_of(self.ports.kept, build)}
-            except EdgeopsError:
-                return  # a build that cannot be read yet must not lose its objects to the sweep
+        try:
+            wanted = {side.sha256 for build in self._builds(self.record) for side in builds.parts_of(self.ports.kept, build)}
+        except EdgeopsError:
+            return  # a build that cannot be read yet must not lose its objects to the sweep
         self.ports.kept.sweep(wanted, self._needed(self.record))
 
     # -- what comes in
