@@ -33,6 +33,7 @@ from .ledger import Ledger
 from .link import LinkSettings
 from .mending import Mending
 from .news import Ailing, Collected, Crashed, Ran
+from .notify import Lifeline
 from .pointers import Pointers
 from .ports import Ports, Runner
 from .revival import Revival
@@ -128,9 +129,12 @@ class Supervisor:
     def run(self) -> None:
         """Run until stopped."""
         try:
+            line = Lifeline()
             self.begin()
+            line.ready()
             while not self._stopping:
                 self.turn(TICK_S)
+                line.beat()
         finally:
             self.close()
 
