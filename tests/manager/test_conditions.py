@@ -1,10 +1,12 @@
 """Orders that wait: what is sent, who is unfit for it, what is shown, and how long patience lasts."""
 
+import json
 from collections.abc import Callable
 
 import pytest
 from manager_house import Clock, Fleet
 
+from edgeops.api.rollouts import NewRollout
 from edgeops.manager import approvals, reconcile, rollouts
 from edgeops.manager.hub import Hub
 from edgeops.store import rows
@@ -166,3 +168,14 @@ def test_conditions_are_part_of_what_another_approves(template_hub: Callable[[],
     same = {name: value for name, value in plans[0].items() if name not in ("conditions", "release")}
     assert all(same.items() <= plan.items() for plan in plans)
     assert len({approvals.digest_of({**plan, "release": ""}) for plan in plans}) == 3
+
+
+def test_a_request_keeps_the_kinds_of_its_settings() -> None:
+    """What the API hands on is what was written: true is not 1, a number is no text; a fraction is refused."""
+    body = {"model": "digits", "version": 1, "to": "all", "conditions": {"barrier": True, "wait_s": 5, "fetch_when": "battery>=30"}}
+    read = NewRollout.model_validate_json(json.dumps(body)).model_dump()["conditions"]
+    assert [(name, type(value), value) for name, value in read.items()] == [
+        ("barrier", bool, True), ("wait_s", int, 5), ("fetch_when", str, "battery>=30"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError):
+        NewRollout.model_validate_json(json.dumps(body | {"conditions": {"wait_s": 1.5}}))
