@@ -22,7 +22,7 @@ from edgeops.manager.register import Wanted
 from edgeops.wire.errors import EdgeopsError, Misuse, Rejected, Unreachable
 from edgeops.wire.token import Token
 from edgeops_agent.core.record import Record
-from edgeops_agent.shell import enrolment, identity
+from edgeops_agent.shell import disk, enrolment, identity
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.enrolment import FIRST_S, MOST_S, Patience, enroll, make_identity
 
@@ -95,7 +95,7 @@ def cut_at(patch: pytest.MonkeyPatch, point: int, after: bool) -> list[str]:
 
         return act
 
-    for module in (enrolment, identity):
+    for module in (disk, identity):
         patch.setattr(module, "write_whole", guarded("write", module.write_whole))
     patch.setattr(enrolment.https, "ask", guarded("ask", enrolment.https.ask))
     patch.setattr(StateFolder, "save", guarded("save", StateFolder.save))
