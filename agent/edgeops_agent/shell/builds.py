@@ -21,7 +21,7 @@ class Kept(Protocol):
     """Where the documents and objects of builds are read from: the agent's folder, or what a straw keeps."""
 
     def document(self, digest: str) -> bytes:
-        """A kept document; raises Rejected("missing-document")."""
+        """A kept document; raises Rejected("missing-document"), Unfit (disk)."""
 
     def read(self, digest: str, size: int) -> bytes:
         """An object's bytes, checked against its hash; raises Rejected("missing-object" | "bad-object")."""

@@ -64,6 +64,7 @@ class StateFolder:
         self._seq = 0
         self._next = "a"
         self._lock: int | None = None
+        self._owed: set[Path] = set()
 
     def create(self) -> None:
         """Make the folders, private to the user; raises Misuse("state-folder")."""
@@ -198,14 +199,19 @@ class StateFolder:
         """
         path = self.root / f"record.{self._next}"
         with refusals(path.name):
+            for folder in sorted(self._owed):  # the record may name what lies there
+                self.files.sync(folder)
+                self._owed.discard(folder)
             self.files.patch(path, 0, records.encode(record, self._seq + 1) + b"\n")
             self.files.sync(path)
         self._seq += 1
         self._next = "b" if self._next == "a" else "a"
 
     def put_whole(self, path: Path, data: bytes, mode: int = 0o644) -> None:
-        """`write_whole` on this folder's disk."""
+        """`write_whole` on this folder's disk. Should the new name be there and not durable, the next save makes it so."""
+        self._owed.add(path.parent)
         write_whole(path, data, mode, self.files)
+        self._owed.discard(path.parent)
 
     def has(self, digest: str, size: int) -> bool:
         """Whether the object is there with the right size (its hash is checked at verify and at load)."""
@@ -244,11 +250,13 @@ class StateFolder:
         self.put_whole(self.documents / digest, data)
 
     def document(self, digest: str) -> bytes:
-        """A kept document; raises Rejected("missing-document")."""
+        """A kept document; raises Rejected("missing-document"), Unfit (disk)."""
         try:
             return self.files.read(self.documents / digest)
-        except OSError:
+        except FileNotFoundError:
             raise Rejected("missing-document", f"document {digest[:12]} is not on this device") from None
+        except OSError as error:
+            raise Unfit("disk", f"document {digest[:12]} cannot be read: {error.strerror}; check the disk") from None
 
     def sweep(self, objects: Iterable[str], documents: Iterable[str]) -> int:
         """Delete every object, document and partial stream not named; returns how many files went."""

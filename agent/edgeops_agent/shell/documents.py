@@ -28,7 +28,7 @@ class Documents:
     def add(self, record: Record, new: Mapping[str, bytes]) -> None:
         """Take `new`. What `record` needs goes to disk before it is stored; what does not fit there fails its fetch later."""
         every, wanted = {**self.known, **new}, needed(record)
-        for name in wanted & every.keys():
+        for name in sorted(wanted & every.keys()):
             try:
                 self._folder.put_document(name, every[name])
             except Unfit as error:
@@ -43,7 +43,7 @@ class Documents:
     def for_fetch(self, target: Target) -> bytes:
         """The stream list of `target`, once all its documents are on disk; raises Rejected("missing-document"), Unfit (disk)."""
         release = target.build.release if target.build else ""
-        for name in {target.stream, release} & self.known.keys():
+        for name in sorted({target.stream, release} & self.known.keys()):
             self._folder.put_document(name, self.known[name])
         return self._folder.document(target.stream)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from edgeops.wire import envelope
-from edgeops.wire.errors import Rejected
+from edgeops.wire.errors import Rejected, Unfit
 from edgeops.wire.root import Site
 
 from ..core.record import Record
@@ -55,7 +55,7 @@ def _readable(folder: StateFolder, paths: Paths, record: Record) -> Iterator[Sit
             data = folder.document(digest)
             if envelope.digest_of(data, "site") == digest:
                 yield _parse(data)
-        except Rejected:
+        except (Rejected, Unfit):
             continue
     try:
         yield _parse(paths.files.read(paths.site))
