@@ -23,6 +23,7 @@ class Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sending = threading.Lock()
+        self.broken = False
 
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> bool:
         """Send one frame (and open file descriptors with it); False when the other end is gone."""
@@ -37,16 +38,18 @@ class Channel:
         return True
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """Wait for one frame; None at the end of the stream, on a broken one, or on one over MAX_FRAME."""
+        """Wait for one frame; None at its end, and on what is none or over MAX_FRAME: then the channel is `broken`."""
         fds: list[int] = []
         message = None
         with contextlib.suppress(Exception):  # cbor2 raises many kinds; none of them may escape
             head, fds, _, _ = socket.recv_fds(self._sock, 4, MAX_FDS)
             head += self._exactly(4 - len(head)) if head else b""
-            (size,) = struct.unpack(">I", head) if len(head) == 4 else (0,)
+            (size,) = struct.unpack(">I", head)
             body = self._exactly(size) if 0 < size <= MAX_FRAME else b""
-            message = cbor2.loads(body) if body else None
+            self.broken = bool(body) or not 0 < size <= MAX_FRAME  # until it is read: a stream that just ends is not
+            message = cbor2.loads(body)
         if isinstance(message, dict):
+            self.broken = False
             return message, list(fds)
         for fd in fds:
             os.close(fd)

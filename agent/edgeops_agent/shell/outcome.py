@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+STUCK = 75
+"""Exit code of a worker whose model heeds no request to stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeOutcome:

@@ -15,9 +15,10 @@ from pathlib import Path
 from edgeops.wire.errors import Unfit
 
 from .cgroup import Cell, Subtree, take_over
+from .outcome import STUCK
 from .runnable import Runnable
 
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
 MOST_WORDS = 500
 _TAIL, _PER_PAUSE, _PAUSE_SECONDS = 4096, 64 << 10, 0.5  # a worker that fills its stderr costs us no more than this
 _NO_MEMORY = ("bad_alloc", "MemoryError", "out of memory")
@@ -57,12 +58,17 @@ class Process:
                 self._killed = True
                 os.kill(self.pid, signal.SIGKILL)
 
+    def wait(self) -> None:
+        """Until it has ended, or was reaped already."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # it keeps its number: nobody else has it while we kill
+
     def reap(self, reason: str = "") -> str:
         """Wait until it is gone, killing it when it does not go by itself; `reason`, else what is found: memory, crashed:SIGSEGV"""
         late = threading.Timer(LEAVE_SECONDS, self.kill)
         late.daemon = True
         late.start()
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # still ours, so that nobody else has its number while we kill
+        self.wait()
         late.cancel()
         with self._ending:
             with contextlib.suppress(OSError):
@@ -92,6 +98,8 @@ class Process:
         code = self._popen.returncode
         if code is None:
             return "running"
+        if code == STUCK:
+            return "call-timeout"
         with contextlib.suppress(ValueError):
             return f"crashed:{signal.Signals(-code).name}" if code < 0 else f"crashed:exit-{code}"
         return f"crashed:signal-{-code}"

@@ -21,7 +21,7 @@ from edgeops.wire.errors import EdgeopsError, Misuse
 from .confine import Confinement, confine
 from .frames import Channel
 from .http import HttpServer
-from .outcome import ProbeOutcome
+from .outcome import STUCK, ProbeOutcome
 from .probe import probe
 from .recording import Recording, open_recording
 from .replies import refuse
@@ -30,7 +30,6 @@ from .runnable import Runnable
 from .served import Served
 from .session import Engine, open_session
 
-STUCK = 75
 _STACK_BYTES = 512 << 10
 
 

@@ -58,7 +58,8 @@ class Worker:
             self._process = Process(theirs, runnable)
         self._channel = Channel(ours)
         self._runnable, self._sockets = runnable, sockets
-        threading.Thread(target=self._hear, name=f"hear-{self.pid}", daemon=True).start()
+        for duty in (self._hear, self._await):
+            threading.Thread(target=duty, name=f"{duty.__name__[1:]}-{self.pid}", daemon=True).start()
 
     def check(self) -> ProbeOutcome:
         """Load the model and prove it (golden vectors, finite outputs, latency). A worker that fails is ended."""
@@ -190,6 +191,11 @@ class Worker:
                 raise Unfit("bad-reply", "the worker spoke nonsense and was killed")
             return reply
 
+    def _await(self) -> None:
+        """What the worker may have started can hold its end of the channel open: the end of the process is the end."""
+        self._process.wait()
+        self._channel.shut()
+
     def _hear(self) -> None:
         while (received := self._channel.receive()) is not None:
             frame, fds = received
@@ -197,9 +203,10 @@ class Worker:
             for fd in fds:
                 os.close(fd)
             if not allowed:
-                self._reason = self._reason or "bad-reply"
-                self._process.kill()
                 break
+        if received is not None or self._channel.broken:
+            self._reason = self._reason or "bad-reply"
+            self._process.kill()
         self._channel.shut()
         self._reason = self._process.reap(self._reason)
         self._channel.close()
