@@ -3,7 +3,10 @@
 import unicodedata
 from dataclasses import replace
 
-from .slot import MAX_OUTBOX, Outcome, Slot, Target
+from .slot import MAX_BAD, MAX_OUTBOX, Outcome, Slot, Target
+
+DAMAGED = ("bad-object", "missing-object", "bad-document", "missing-document")
+"""What the disk did to a build is no fault of its release."""
 
 
 def end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Slot:
@@ -31,3 +34,10 @@ def plain(text: str, most: int) -> str:
 def mark(target: Target) -> str:
     """By what a release that failed in a rollout is known again in that rollout."""
     return f"{target.build.release if target.build else ''}/{target.rollout}"
+
+
+def blame(slot: Slot, target: Target, reason: str = "") -> tuple[str, ...]:
+    """The failed releases that are known, with this one, unless `reason` says that only its bytes were damaged."""
+    if reason in DAMAGED:
+        return slot.bad
+    return (*(known for known in slot.bad if known != mark(target)), mark(target))[-MAX_BAD:]

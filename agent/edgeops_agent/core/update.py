@@ -24,9 +24,8 @@ from typing import Any
 
 from edgeops.wire.conditions import CONSENT, about, unmet
 
-from .ending import end, mark, plain, tell
+from .ending import blame, end, mark, plain, tell
 from .slot import (
-    MAX_BAD,
     WORKING,
     Acked,
     Build,
@@ -213,23 +212,25 @@ def _fall_back(slot: Slot, target: Target, now: int, reason: str, detail: str = 
     if slot.phase in UNTOUCHED:
         ended, commands = _end(slot, "failed", reason, detail)
         return ended, (Discard(keep(ended)), *commands)
-    bad = (*(known for known in slot.bad if known != mark(target)), mark(target))[-MAX_BAD:]
-    back = replace(slot, phase="rollback", failure=(plain(reason, 64), plain(detail, 500)), bad=bad, deadline=now + target.work_s)
+    failure = (plain(reason, 64), plain(detail, 500))
+    back = replace(slot, phase="rollback", failure=failure, bad=blame(slot, target), deadline=now + target.work_s)
     if slot.phase == "rollback":
         return _end(slot, "rolled-back", *slot.failure)
     return back, (Run(slot.current), WakeAt(back.deadline), Report())
 
 
 def _lost(slot: Slot, event: Lost) -> Step:
-    """What ran is damaged: go back to `previous`, or to no model at all, and say so. What has passed its trial but not committed
-    goes the way of a failed trial.
+    """What ran cannot: go back to `previous`, or to no model at all, and say so. It is not tried again under the same order unless
+    its bytes were damaged. What has passed its trial but not committed goes the way of a failed trial.
     """
     target = slot.target
     if target and target.build and slot.phase == "proven" and target.build.release == event.release:
         return _fall_back(slot, target, event.now, event.reason, "it could not go on running until it was to commit")
     if slot.current is None or slot.current.release != event.release:
         return slot, ()
-    fallen = replace(slot, current=slot.previous, previous=None)
+    ordered = target is not None and target.build == slot.current and slot.previous is not None
+    bad = blame(slot, target, event.reason) if target and ordered else slot.bad
+    fallen = replace(slot, current=slot.previous, previous=None, bad=bad)
     outcome = Outcome(slot.order, "", event.release, "failed", event.reason, "the committed model could not run")
     return tell(fallen, outcome), (Run(fallen.current), Report())
 
