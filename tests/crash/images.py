@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeops.wire.errors import EdgeopsError
+from edgeops_agent.shell.files import Files
 
 from .cache import Image, SimDisk
 from .desk import BAD, Desk, Violation
@@ -73,9 +74,9 @@ def second(begin: SimDisk, desk: Desk, most: int, dice: random.Random) -> list[C
     return camera.cuts
 
 
-def start(disk: SimDisk, desk: Desk) -> Device:
+def start(disk: Files, desk: Desk, root: Path = ROOT) -> Device:
     """The agent after a power cut, with nobody to talk to: it runs what may run."""
-    device = Device(disk, ROOT, desk, offline=True)
+    device = Device(disk, root, desk, offline=True)
     device.settle()
     current = device.agent.record.slots["main"].current
     if device.running not in desk.may_run() or device.running == BAD:
@@ -108,11 +109,11 @@ def update(device: Device) -> None:
     _expect(device, version)
 
 
-def recover(disk: SimDisk, desk: Desk) -> None:
-    """All that must hold after a cut; raises Violation."""
+def recover(disk: Files, desk: Desk, root: Path = ROOT, well: bool = True) -> None:
+    """All that must hold after a cut; raises Violation. `well`: the order at hand must end well."""
     try:
-        device = start(disk, desk)
-        go_on(device)
+        device = start(disk, desk, root)
+        go_on(device, well)
         update(device)
     except EdgeopsError as error:
         raise Violation(f"the agent does not start: {error}") from error

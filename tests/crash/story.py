@@ -208,6 +208,7 @@ class Device:
             files=self.files, monotonic=lambda: self.at, wall=lambda: NOW + self.at, draw=self._draw, aside=_nothing,
             capabilities=lambda: Capabilities("x86-vnni", (1, 32)), link=self._make_link, runner=self._make_hands,
             listen=lambda *_: SimpleNamespace(sockets=(), port=0, close=lambda: None), fetch=_nobody,
+            senses=lambda *_: _Senseless(),
         )  # fmt: skip
         self.agent = Supervisor(Options(self.root), ports)
         self.agent.begin()
@@ -277,6 +278,21 @@ class Device:
     def close(self) -> None:
         """The agent is stopped as a service is."""
         self.agent.close()
+
+
+class _Senseless:
+    """No facts, and no thread that looks for them."""
+
+    def start(self) -> None:
+        pass
+
+    stop = start
+
+    def latest(self) -> dict[str, Any]:
+        return {}
+
+    def eager(self, waiting: bool) -> None:
+        pass
 
 
 class _Never:

@@ -139,7 +139,8 @@ class Disk:
 
     def unlock(self, lock: int) -> None:
         """See Files."""
-        os.close(lock)
+        with contextlib.suppress(OSError):  # it is let go of even where closing fails
+            os.close(lock)
 
 
 def _put(path: Path, flags: int, mode: int, at: int, data: bytes) -> None:
