@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test attacks check bench deb clean
+.PHONY: help install demo test attacks crash crash-live check bench deb clean
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "edgeops needs Python 3.11 to 3.13; try: make PYTHON=python3.12")'
@@ -25,6 +25,13 @@ test: $(STAMP) check ## everything
 
 attacks: $(STAMP) ## every attack by name with the reason it meets, and one line that counts them
 	$(BIN)/python -m tests.attacks $(ARGS)
+
+crash: $(STAMP) ## power cuts, disks, kills and networks by the thousand, and one line that counts them
+	$(BIN)/python -m tests.crash $(ARGS)
+
+crash-live: $(STAMP) ## real broker and processes killed, hot swaps under load, hostile models
+	$(BIN)/python -m tests.live $(ARGS)
+	$(BIN)/python -m tests.agent_inference.hostile
 
 check: $(STAMP) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .
