@@ -1,4 +1,4 @@
-"""A device's trust through its life, on the real file code and against a real manager's rules: enrolled, renewed, rotated, moved.
+"""A device's trust through its life, on a simulated disk and against a real manager's rules: enrolled, renewed, rotated, moved.
 
 What a device has once acknowledged (a call that returned, a thing it told others) it must still have after any power cut, and it
 must come to the end of its life by itself however often it is cut.
@@ -8,14 +8,16 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from edgeops.manager import enrol, register
-from edgeops.manager.hub import Hub
+from edgeops.manager.hub import Hub, open_hub
 from edgeops.manager.layout import Layout
 from edgeops.manager.register import Wanted
 from edgeops.manager.setup import load_signer
@@ -39,15 +41,13 @@ from edgeops_agent.shell.ledger import Ledger
 from edgeops_agent.shell.reach import Way, https_ways, mqtt_ways, read_sites
 from edgeops_agent.shell.upkeep import Bearings, Renewed, Upkeep
 
-from ..manager.house import Clock
-from .power import Power, PowerCut
+from ..manager.house import Clock, new_manager
+from .cache import SimDisk
+from .desk import Violation
+from .power import FATES, Power, PowerCut
 
 DEVICE = Capabilities("x86-vnni", (1, 32))
-LIMIT = 60
-
-
-class Violation(AssertionError):
-    """A device lost something it had, or cannot go on."""
+ROOT = Path("/state")
 
 
 @dataclass
@@ -120,8 +120,8 @@ class Life:
     """One device, from its token to the end, over as many power cuts as come."""
 
     office: Office
-    root: Path
     token: str
+    disk: SimDisk = field(default_factory=SimDisk)
     acknowledged: dict[str, tuple[int, ...]] = field(default_factory=dict)
     serials: list[int] = field(default_factory=list)
     renewals: int = 0
@@ -130,10 +130,10 @@ class Life:
 
     def live(self, power: Power) -> None:
         """From whatever is on disk to the end of the story; raises PowerCut, Violation."""
-        folder, self.calls = StateFolder(self.root), {"enrol": power.calls}
+        folder, self.calls = StateFolder(ROOT, power.files), {"enrol": power.calls}
         try:
             if not folder.is_enrolled():
-                enrolment.enroll(self.token, self.root)
+                enrolment.enroll(self.token, ROOT, files=power.files)
             self.note()
             self._run(folder, power)
             self.calls["end"] = power.calls
@@ -147,7 +147,7 @@ class Life:
         self.calls["start"] = power.calls
         folder.claim()
         folder.prepare()
-        paths = Paths(self.root)
+        paths = Paths(ROOT, power.files)
         join_files(paths)
         ledger, log = Ledger(folder), Sparing(lambda _: None)
         clock = clocks.Clock(ledger.record.trust.time_floor, lambda: float(self.office.hub.now()))
@@ -199,7 +199,7 @@ class Life:
     def _posted(self, event: object) -> None:
         if isinstance(event, Renewed):
             self.renewals += 1
-            pair = read_pair(Paths(self.root))
+            pair = read_pair(Paths(ROOT, self.disk))
             self._told("pair", pair is not None)
             self.serials += [pair.certificate.serial_number] if pair else []
 
@@ -213,7 +213,7 @@ class Life:
 
     def check(self) -> dict[str, tuple[int, ...]]:
         """What the device must have after any cut: a record not behind, its identity, a pair that fits, a way to its manager."""
-        folder, paths = StateFolder(self.root), Paths(self.root)
+        folder, paths = StateFolder(ROOT, self.disk), Paths(ROOT, self.disk)
         if not folder.is_enrolled():
             if self.acknowledged:
                 raise Violation("it has forgotten that it was enrolled")
@@ -237,17 +237,35 @@ class Life:
         return now
 
 
-def run(office: Office, root: Path, cuts: tuple[int, ...], fate: str, deaf: str = "") -> Life:
+def run(office: Office, cuts: tuple[int, ...], fate: str, deaf: str = "") -> Life:
     """A whole life with the power cut at these calls (each counted from the restart before); raises Violation."""
-    life = Life(office, root, office.token())
+    life = Life(office, office.token())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(enrolment, "_ask", lambda _token, request: (201, office.redeem(request)))
         for cut in (*cuts, 0):
-            power = Power(root, cut, fate, deaf)
+            power = Power(life.disk, cut, deaf)
             try:
-                with power.on():
-                    life.live(power)
+                life.live(power)
             except PowerCut:
                 life.cuts += 1
+                life.disk = power.back(fate)
                 life.check()
     return life
+
+
+@contextmanager
+def an_office(folder: Path) -> Iterator[Office]:
+    """One manager for all lives; what is tested here is not its disk."""
+    hub = open_hub(new_manager(folder / "m").folder, clock := Clock())
+    event.listen(hub.store.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF").close())
+    hub.store.engine.dispose()
+    yield Office(hub, clock)
+    hub.close()
+
+
+def cuts(office: Office) -> list[tuple[tuple[int, ...], str]]:
+    """Every single cut of a life, and pairs of cuts, each with all fates of what was not synced."""
+    calls = run(office, (), "kept").calls["end"]
+    places: list[tuple[int, ...]] = [(), *((cut,) for cut in range(1, calls + 1))]
+    places += [(first, second) for first in range(1, calls + 1, 11) for second in (1, 3, 8)]
+    return list(itertools.product(places, FATES))

@@ -10,15 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeops.wire.errors import EdgeopsError
 
-from . import faults, flips, images
+from . import faults, flips, images, lives
 from .cache import SimDisk
 from .desk import Violation
 from .story import mute
 
-Case = tuple[str, Callable[[], None]]
+Case = tuple[str, Callable[[], object]]
 FEW = 8
 FIRSTS, SECONDS = 40, 30
 """So many first cuts, and a kill before every sync; of the recovery from each so many cuts."""
@@ -70,8 +72,15 @@ def blobs(part: int, parts: int) -> Iterator[Case]:
         yield f"candidate {name} at {at}", functools.partial(flips.check_candidate, image, desk, name, at)
 
 
+def trust(part: int, parts: int) -> Iterator[Case]:
+    """Enrolment, renewal, new roots, sites and floors of one device, cut once or twice."""
+    with TemporaryDirectory() as room, lives.an_office(Path(room)) as office:
+        for cut, fate in lives.cuts(office)[part::parts]:
+            yield f"life cut at {cut}, {fate}", functools.partial(lives.run, office, cut, fate)
+
+
 SEARCHES: dict[str, Callable[[int, int], Iterator[Case]]] = {
-    "cuts": cuts, "second cuts": second_cuts, "refusals": refusals, "records": records, "blobs": blobs,
+    "cuts": cuts, "second cuts": second_cuts, "refusals": refusals, "records": records, "blobs": blobs, "trust": trust,
 }  # fmt: skip
 
 
