@@ -312,7 +312,7 @@ class Scene:
             if hostile.phase == "committed" and record.counters.get("worker_crashes", 0) > crashes:
                 crashes, limit = record.counters["worker_crashes"], now
             over = mine and slot.phase == "idle" and slot.last is not None and slot.last.release == digest
-            if over and (hostile.phase != "committed" or self.agent.runs() == "m:1"):
+            if over and (hostile.phase != "committed" or (slot.current is not None and slot.current.version == 1)):
                 return Found(tried or now, limit or now, now, slot.last)
             time.sleep(0.01)
         raise AssertionError(f"{hostile.id} did not end; {self.agent.main()}; log: {self.agent.log[-1500:]}")
