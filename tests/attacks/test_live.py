@@ -85,7 +85,7 @@ def test_swapped_bytes(site, device, score: Score) -> None:
         stream = seal("stream", listed.payload(), [scene.online])
         name = digest_of(stream, "stream")
         before, said = kept(supervisor.record), []
-        begin(Journal(lambda line: said.append(line.fields) is None))  # the manager orders anew at once, so the outcome is soon another
+        begin(Journal(lambda line: said.append(line.fields) is None))  # read there: the manager orders anew at once
         offer(*scene.forged(release=release, stream=stream))
         until(lambda: supervisor.record.slots["main"].phase == "fetch", "the order to be taken")
         offer("blk", bytes.fromhex(name) + bytes(4) + frames[0])
