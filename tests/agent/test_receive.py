@@ -70,13 +70,16 @@ def test_a_stream_list_holds_no_more_than_the_release_says(paper: Paper) -> None
             assert not taken or got.slots["main"].target.most_bytes == 30
 
 
-def test_a_stream_list_that_comes_later_is_held_to_the_same_limit(paper: Paper) -> None:
-    """The target says how much its list may hold, so that nobody slips a longer one in behind the order."""
+def test_an_order_without_its_stream_list_is_not_taken(paper: Paper) -> None:
+    """It would fail, and that is final. Refused, it comes once more with the list, for the manager sees what a device lacks."""
     digest, release = paper.release(make_release())
-    name, listed = paper.stream(31)
+    name, listed = paper.stream(30)
     order = paper.desired(7, digest, slots={"main": SlotWish("run", digest, "int8", name, "r1")})
     got = receive(Record(paper.trust), Bundle((("release", release), ("desired", order), ("stream", listed))), situation(paper))
-    [fetch] = [command for _, command in got.commands if isinstance(command, Fetch)]
+    assert (got.commands, got.record.trust.counter) == ((), paper.trust.counter)
+    assert "[missing-stream]" in got.refused[0]
+    again = receive(got.record, Bundle((("stream", listed), ("release", release), ("desired", order))), situation(paper))
+    [fetch] = [command for _, command in again.commands if isinstance(command, Fetch)]
     assert (fetch.target.stream, fetch.target.most_bytes) == (name, 30)
 
 

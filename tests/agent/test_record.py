@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeops.wire import canonical
 from edgeops.wire.errors import Rejected
+from edgeops.wire.keys import sha256
 from edgeops.wire.trust import MAX_ROOT
 from edgeops_agent.core import record as records
 from edgeops_agent.core.receive import MAX_SLOTS
@@ -33,6 +34,16 @@ def test_round_trip(slot: Slot, seq: int) -> None:
     """Any record comes back as it was."""
     record = Record(Paper().trust, {"main": slot}, {"refused_desired": 3}, 17)
     assert records.decode(records.encode(record, seq)) == (seq, record)
+
+
+def test_an_older_agent_reads_the_record_of_a_newer_one() -> None:
+    """Fields that this agent does not know are left out: an agent that is set back to an older version still has its record."""
+    slot = Slot(current=Build("a" * 64, "int8", "m", 1), target=Target(3, "run", "r"), last=Outcome(3, "r", "a" * 64, "committed"))
+    body = canonical.decode(records.encode(Record(Paper().trust, {"main": slot}), 5))["body"]
+    for part in (body["slots"]["main"], *(body["slots"]["main"][name] for name in ("current", "target", "last"))):
+        part["later"] = 1
+    copy = {"body": body, "seq": 6, "sha256": sha256(canonical.encode({"body": body, "seq": 6}))}
+    assert records.decode(canonical.encode(copy)) == (6, Record(Paper().trust, {"main": slot}))
 
 
 def test_every_flipped_bit_is_noticed() -> None:

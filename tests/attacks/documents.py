@@ -47,10 +47,14 @@ class Row:
     by: str = "Rejected"
 
 
+PARTS: Documents = (("release", w.sealed("release", w.RELEASE)), ("stream", w.LISTED))
+"""What an order names, as it comes with the order."""
+
+
 def desired(data: bytes | None = None, trust: Trust = w.TRUST, now: int = w.NOW, **changes: Any) -> Offer:
     """Offer a desired document with the release it names, honest but for `changes`."""
     document = data or w.sealed("desired", replace(w.DESIRED, **changes))
-    return Offer((("release", w.sealed("release", w.RELEASE)), ("desired", document)), trust=trust, now=now)
+    return Offer((*PARTS, ("desired", document)), trust=trust, now=now)
 
 
 def root(data: bytes) -> Offer:
@@ -89,22 +93,22 @@ def pin(data: bytes, digest: str = "", fleet: str = w.FLEET) -> Offer:
 
 
 def admit(
-    device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), stream: str = "d" * 64,
+    device: Any = w.DEVICE_CAN, variant: str = "small", wanted: str = "", before: Documents = (), listed: bytes = w.LISTED,
     epoch: int = w.DESIRED.epoch, **changes: Any,
 ) -> Offer:  # fmt: skip
     """Order a release into a slot, honest but for `changes`; `wanted` names other bytes that lie on disk under that name."""
     what: Release = replace(w.RELEASE, **changes)
     sealed = w.sealed("release", what)
-    wish = replace(w.DESIRED.slots["main"], release=wanted or w.digest(what), variant=variant, stream=stream)
+    names = {"release": wanted or w.digest(what), "stream": envelope.digest_of(listed, "stream")}
+    wish = replace(w.DESIRED.slots["main"], variant=variant, **names)
     order = w.sealed("desired", replace(w.DESIRED, epoch=epoch, slots={"main": wish}))
     kept = {wanted: sealed} if wanted else {}
-    return Offer((*before, ("release", sealed), ("desired", order)), device=device, kept=kept)
+    return Offer((*before, ("stream", listed), ("release", sealed), ("desired", order)), device=device, kept=kept)
 
 
 def streamed(size: int) -> Offer:
     """An order with its stream list, of so many bytes; the release says 30."""
-    data = w.sealed("stream", cut(w.FLEET, [bytes(size)])[0])
-    return admit(before=(("stream", data),), stream=envelope.digest_of(data, "stream"))
+    return admit(listed=w.sealed("stream", cut(w.FLEET, [bytes(size)])[0]))
 
 
 HONEST = w.sealed("desired", w.DESIRED)
@@ -217,6 +221,8 @@ ROWS = [
     Row("expired", "desired past its end", "expired", desired(now=30_000)),
     Row("clock-back", "the clock was set back below the time floor", "expired",
         desired(w.sealed("desired", STALE), replace(w.TRUST, time_floor=15_000), now=0)),
+    Row("list-cut-out", "the stream list of an order is taken out, so that it would fail", "missing-stream",
+        Offer((PARTS[0], ("desired", HONEST)))),
     Row("desired-must", "desired with a rule we do not know", "must", desired(must=("x",)), "Unfit"),
     Row("desired-stranger", "an unknown key signs desired", "unknown-key", desired(w.sealed("desired", w.DESIRED, w.STRANGER))),
     Row("desired-release-key", "a stolen release key steers a device", "unknown-key",

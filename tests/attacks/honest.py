@@ -8,7 +8,7 @@ from edgeops.wire.desired import Floor
 from edgeops.wire.root import Role
 
 from ..wire import world as w
-from .documents import EPOCH2, HONEST, Documents, Offer, admit, command, desired, floor, release, root, site, streamed, time
+from .documents import EPOCH2, HONEST, PARTS, Documents, Offer, admit, command, desired, floor, release, root, site, streamed, time
 
 FETCH = {"main": ("fetch", "")}
 
@@ -50,7 +50,7 @@ OTHER_KEYS = replaced()
 AFRESH = {"root": text(OTHER_KEYS), "counter": 0, "command": 0, "time_floor": 1000}
 LOST = replace(w.TRUST, counter=2**53 - 1, command=2**53 - 1, time_floor=2_145_916_800)
 AFTER_THEFT = w.sealed("desired", replace(w.DESIRED, epoch=2, counter=1))
-ORDER: Documents = (("release", w.sealed("release", w.RELEASE)), ("desired", HONEST))
+ORDER: Documents = (*PARTS, ("desired", HONEST))
 CLEARED = {"root": text(RAISED), "counter": 0, "command": 0, "time_floor": EPOCH2.issued}
 
 FLOWS = [
@@ -59,14 +59,14 @@ FLOWS = [
     Flow("order-none", "an order to hold nothing", desired(slots={}), {"counter": 6}),
     Flow("order-gap", "orders may be skipped", desired(counter=900), {"counter": 900}, FETCH),
     Flow("order-again", "the same order delivered twice in one bundle",
-         Offer((*ORDER, ORDER[1])), {"counter": 6}, FETCH, ("desired.duplicate",)),
+         Offer((*ORDER, ORDER[-1])), {"counter": 6}, FETCH, ("desired.duplicate",)),
     Flow("order-later-field", "a field of a later version is ignored",
          desired(w.sealed("desired", w.DESIRED, later={"x": 1})), {"counter": 6}, FETCH),
     Flow("order-spelled-out", "fields that are usually left out are there, with the values they have anyway",
          desired(w.sealed("desired", w.DESIRED, channel="all", must=[])), {"counter": 6}, FETCH),
     Flow("order-with-stream", "a stream list that holds just what the release says", streamed(30), {"counter": 6}, FETCH),
     Flow("order-kept-release", "the release lies on disk already",
-         Offer((("desired", HONEST),), kept={w.digest(): w.sealed("release", w.RELEASE)}), {"counter": 6}, FETCH),
+         Offer(ORDER[1:], kept={w.digest(): w.sealed("release", w.RELEASE)}), {"counter": 6}, FETCH),
     Flow("order-newer-runtime", "a runtime newer than needed",
          replace(desired(), device=replace(w.DEVICE_CAN, runtime=(2, 0))), {"counter": 6}, FETCH),
     Flow("order-1970", "a clock that was never set, an order within the floor", desired(now=0), {"counter": 6}, FETCH),
@@ -90,5 +90,5 @@ FLOWS = [
                 ("floor", w.sealed("floor", w.FLOOR, *OTHERS[2:]))), trust=FAR),
          {**AFRESH, "site_version": 4, "floor_version": 3, "floors": {"pears": 6}}),
     Flow("root-after-theft", "counters and time were driven to their end with a stolen online key; a raised epoch frees the device",
-         Offer((("root", RAISED), ORDER[0], ("desired", AFTER_THEFT)), trust=LOST), {**CLEARED, "counter": 1}, FETCH),
+         Offer((("root", RAISED), *PARTS, ("desired", AFTER_THEFT)), trust=LOST), {**CLEARED, "counter": 1}, FETCH),
 ]  # fmt: skip

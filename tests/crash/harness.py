@@ -266,7 +266,7 @@ def _work(sim: Sim, phase: str, target: Target) -> None:
             sim.verified.add(target.build)
         elif phase == "trial":
             sim.passed.add((target.build, target.order))
-    sim.events.append(Done(phase, target.order, sim.now))
+    sim.events.append(Done(phase, target.order, sim.now, unproven=phase == "trial" and sim.world.quiet))
 
 
 def _require(holds: bool, text: str) -> None:
@@ -282,6 +282,8 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     if isinstance(event, Sensed) and after.target and after.phase in ("waiting", "fetch"):
         _require(after.deadline == before.deadline, "conditions put off the deadline")
         _require(after.phase == "waiting" or not unmet(after.target.conditions.fetch, event.facts), "goes on fetching")
+    claims = after.last is not None and after.last.verdict == "committed" and after.last.release != OLD.release
+    _require(not (sim.world.quiet and claims), "a model that nobody called counts as proven")
     if after.current != before.current and after.current is not None:
         fell_back = isinstance(event, Lost) and after.current == before.previous
         proven = any(build == after.current for build, _ in sim.passed)
@@ -320,7 +322,8 @@ def _at_rest(sim: Sim) -> None:
     if last_build == NEW and world.ends:
         _require(verdict in ("failed", "rolled-back") and _why(slot, world), f"ended {verdict} {slot.last.reason}")
     elif not world.fails or survived:
-        expected = {"run": "committed", "none": "removed", "prefetch": "prefetched"}[last_action]
+        committed_as = "committed-unproven" if world.quiet else "committed"
+        expected = {"run": committed_as, "none": "removed", "prefetch": "prefetched"}[last_action]
         _require(verdict == expected, f"a good order ended {verdict}")
     if world.fails and last_build == NEW and not survived:
         _require(not committed, "a bad release counts as committed")

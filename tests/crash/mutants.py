@@ -34,4 +34,6 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("conditions put off the deadline", '_enter(slot, target, "waiting", slot.deadline)', '_enter(slot, target, "waiting", event.now + target.conditions.wait_s)'),
     ("unfit in the trial stays", "if event.unfit and slot.phase in UNTOUCHED:", "if event.unfit:"),
     ("what fails at the barrier stays", 'UNTOUCHED = ("waiting", "fetch", "verify", "ready")', 'UNTOUCHED = ("waiting", "fetch", "verify", "ready", "proven")'),
+    ("proven by being ordered again", '"committed-unproven" if slot.untried else "committed")', '"committed")'),
+    ("at the barrier it is forgotten that nobody called", "passed = replace(slot, unproven=event.unproven)", "passed = slot"),
 )

@@ -19,7 +19,8 @@ class World:
     """The phase that fails for NEW (or none), how, and which orders come, under which conditions.
 
     A device that dies while doing something (`kill`) does so `kills` times. `facts` become true one after the other, each when
-    nothing else is left to happen; `clears` says whether the manager lets a barrier commit.
+    nothing else is left to happen; `clears` says whether the manager lets a barrier commit, `quiet` that nobody calls a model in
+    its trial.
     """
 
     name: str
@@ -33,6 +34,7 @@ class World:
     conditions: Conditions = FREE
     facts: tuple[tuple[str, Fact], ...] = ()
     clears: bool = True
+    quiet: bool = False
     ends: str = ""  # the reason the newest order must end with, where conditions or the barrier decide
 
 
@@ -51,6 +53,8 @@ def worlds() -> tuple[World, ...]:
     found.append(World("prefetched, then run", orders=(("prefetch", NEW), ("run", NEW))))
     found.append(World("removed while working", orders=(("run", NEW), ("none", None))))
     found.append(World("manager silent", offline=True))
+    found.append(World("nobody calls, same again", orders=(("run", NEW), ("run", NEW)), quiet=True))
+    found.append(World("nobody calls, at the barrier", conditions=Conditions(barrier="cell"), quiet=True))
     for early, (name, build) in itertools.product(range(2, 7), (("same", NEW), ("next", NEXT), ("old", OLD))):
         found.append(World(f"{name} at step {early}", orders=(("run", NEW), ("run", build)), early=early))
     return (*found, *_gated())

@@ -1,5 +1,6 @@
 """A manager in a temporary folder, a small signed release, and a device with its own keys."""
 
+import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,7 @@ def make_release(
     reference: bytes | None = None,
 ) -> Made:  # fmt: skip
     """A release whose bytes mean nothing but hash rightly."""
-    skeleton, tensor = b"skeleton %d" % version, secrets.token_bytes(size)
+    skeleton, tensor = b"skeleton %d" % version, random.Random(f"{model} {version}").randbytes(size)
     golden = b"golden %d" % version
     compared = side(reference) if reference else None
     manifest = Manifest(side(skeleton), (side(tensor),), side(golden), compared).encode()
@@ -194,7 +195,7 @@ class Fleet:
 
     def _enrolled(self, name: str) -> FakeDevice:
         token = Token.decode(register.register(self.hub, "me", name, Wanted({"name": name}))["token"])
-        device = FakeDevice(name)
+        device = FakeDevice(name, Signer.from_seed(name.encode().ljust(32, b".")))
         answer = enrol.redeem(self.hub, device.enrolment(token.secret))
         trust = pin_root(answer["root"].encode(), FLEET, token.root_pin, name, answer["incarnation"])
         device.trust, _ = accept_site(trust, answer["site"].encode())

@@ -1,22 +1,27 @@
 """Manager and straws in one world: the real manager over SQLite, the real straws over air, time that jumps, weather from a seed.
 
-Messages are lost, doubled and late; links are cut, devices lose power, their last wills come too late; an intruder on the broker
-replays old orders, forges new ones and sends wrong frames. After everything a straw does the world looks whether it may.
+Messages are lost, doubled, late and spoiled; links are cut, of one device or of half the fleet at once; devices lose power, their
+last wills come too late; the manager starts anew; an intruder on the broker replays old orders, forges new ones and sends wrong
+frames. After everything a straw does the world looks whether it may.
 """
 
 import copy
+import itertools
 import random
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import event
 
-from edgeops.manager import reconcile
+from edgeops.manager import reconcile, setup
 from edgeops.manager.hub import Hub, open_hub
 from edgeops.store import outbox
 from edgeops.wire import canonical, envelope, topics
@@ -64,17 +69,23 @@ class Founded:
 
 @dataclass(frozen=True)
 class Weather:
-    """How bad it gets: shares of messages lost and doubled, the longest delay, cuts per straw, intruder's deeds."""
+    """How bad it gets: shares of messages lost, doubled and spoiled, the longest delay, cuts per straw, how often half the fleet
+    is cut off, starts of the manager, intruder's deeds."""
 
     lost: float = 0.0
     doubled: float = 0.0
     late_s: float = 0.05
+    spoiled: float = 0.0
     cuts: int = 0
+    partitions: int = 0
+    restarts: int = 0
     deeds: int = 0
 
 
 CALM = Weather()
-STORM = Weather(lost=0.1, doubled=0.15, late_s=3.0, cuts=2, deeds=25)
+STORM = Weather(lost=0.1, doubled=0.15, late_s=3.0, spoiled=0.05, cuts=2, partitions=1, restarts=1, deeds=25)
+# A broker that lives keeps QoS 1 for a link that lives; orders and births are lost only with their link, see `_cut`.
+SAFE = ("/presence", "/desired", "/doc")
 
 
 def quick(hub: Hub) -> Hub:
@@ -87,7 +98,9 @@ def quick(hub: Hub) -> Hub:
 
 def found(folder: Path, size: int) -> Founded:
     """A manager with `size` enrolled straws that have never connected."""
-    new_manager(folder)
+    keys = (Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in itertools.count(1))
+    with patch.object(setup, "Ed25519PrivateKey", SimpleNamespace(generate=lambda: next(keys))):
+        new_manager(folder)  # a seed is to replay in any process
     hub = quick(open_hub(folder, Clock(NOW - 100)))
     devices = Fleet(hub, Clock(NOW - 100), [f"straw-{number:02d}" for number in range(size)]).devices
     folders = {}
@@ -133,6 +146,7 @@ class World:
         self.ordered: dict[str, dict[tuple[int, int], set[str]]] = defaultdict(dict)
         self.orders: list[tuple[str, bytes]] = list(start.old_orders)
         self.refused: list[str] = []
+        self.counts, self.excused = Counter[str](), Counter[str]()
         self.called = False
         self.high: dict[str, tuple[int, ...]] = {}
         self.stored: dict[str, Record] = {}
@@ -150,7 +164,7 @@ class World:
         )  # fmt: skip
         device = Capabilities("x86-vnni", (1, 32))
         made = straw.Straw(given, self.fleet.devices[name].identity, device, self.random.randbytes(16).hex())
-        link.take = lambda topic, data: self._watched(made, lambda: made.take(topic, data))
+        link.take = lambda topic, data: self._watched(made, lambda: self._spoil(made.take, topic, data))
         self._watched(made, made.boot)
         return made
 
@@ -158,14 +172,22 @@ class World:
 
     def _fate(self, topic: str) -> tuple[float, ...]:
         weather, dice = self.weather, self.random
-        # A broker that lives keeps QoS 1 for a link that lives; orders and births are lost only with their link, see `_cut`.
-        safe = topic.endswith(("/presence", "/desired", "/doc"))
-        if not safe and dice.random() < weather.lost:
+        if not topic.endswith(SAFE) and dice.random() < weather.lost:
             return ()
         copies = 2 if dice.random() < weather.doubled else 1
         return tuple(dice.uniform(0.0, weather.late_s) for _ in range(copies))
 
-    def _cut(self, name: str) -> None:
+    def _spoil(self, take: Callable[[str, bytes], object], topic: str, payload: bytes) -> None:
+        """Hand a message over, perhaps with one bit changed; what a broker must not lose comes as it was sent after that."""
+        if payload and self.random.random() < self.weather.spoiled:
+            # Some documents differ by a byte in length from process to process: no draw may hang on it.
+            at, bit = int(self.random.random() * len(payload)), 1 << self.random.randrange(8)
+            take(topic, payload[:at] + bytes([payload[at] ^ bit]) + payload[at + 1 :])
+            if not topic.endswith(SAFE):
+                return
+        take(topic, payload)
+
+    def _cut(self, name: str, power: bool | None = None) -> None:
         """The link breaks or the power goes; the last will comes when it likes, the device comes back after a while."""
         if not self.air.link(name).connected:
             return
@@ -173,10 +195,20 @@ class World:
         made = self.straws[name]
         will = presence.leave(made.record.trust, self.fleet.devices[name].identity, made.boot_id, "gone")
         self.air.after(self.random.uniform(0, 5), lambda: self.fleet.up(name, "presence", will))
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.5 if power is None else power:
             self.air.link(name).filters.clear()
             self.straws[name] = self._start(name)
         self.air.after(self.random.uniform(0.1, 8), lambda: self._join(name))
+
+    def _part(self) -> None:
+        """A network between half of the straws and the manager breaks: all at once, and nobody loses power."""
+        for name in self.random.sample(sorted(self.straws), (len(self.straws) + 1) // 2):
+            self._cut(name, power=False)
+
+    def _restart(self) -> None:
+        """The manager is killed and starts anew: what it had only in its memory is gone."""
+        self.counts.update(self.fleet.ingest.counts)
+        self.fleet.reopen()
 
     def _join(self, name: str) -> None:
         self.air.join(name)
@@ -219,7 +251,17 @@ class World:
     # -- the manager's side
 
     def _up(self, topic: str, payload: bytes) -> None:
+        self._spoil(lambda topic, data: self._receive(topic, data, data != payload), topic, payload)
+
+    def _receive(self, topic: str, payload: bytes, is_spoiled: bool) -> None:
+        """A message for the manager; a report that was spoiled must be refused, and is not held against who sent it."""
+        before = Counter(self.fleet.ingest.counts)
         self.fleet.ingest.take(topic, payload)
+        if is_spoiled:
+            new = Counter(self.fleet.ingest.counts) - before
+            self.excused += new
+            if topic.endswith(("/presence", "/state")) and not any(name.startswith("refused.") for name in new):
+                raise Violation(f"the manager believes a spoiled message on {topic}")
 
     def _pulse(self) -> None:
         """What the manager's loops do all the time."""
@@ -327,12 +369,14 @@ class World:
         self._every(TICK_S, lambda: reconcile.tick(self.hub))
 
     def trouble(self, within_s: float) -> None:
-        """The cuts and deeds of this weather, some time within the next seconds."""
+        """The cuts, restarts and deeds of this weather, some time within the next seconds."""
         for name in sorted(self.straws):
             for _ in range(self.random.randint(0, self.weather.cuts)):
                 self.air.after(self.random.uniform(0, within_s), lambda name=name: self._cut(name))  # type: ignore[misc]
-        for _ in range(self.weather.deeds):
-            self.air.after(self.random.uniform(0, within_s), self._deed)
+        weather = self.weather
+        for deed, times in ((self._part, weather.partitions), (self._restart, weather.restarts), (self._deed, weather.deeds)):
+            for _ in range(times):
+                self.air.after(self.random.uniform(0, within_s), deed)
 
     def _every(self, seconds: float, call: Callable[[], None]) -> None:
         def again() -> None:
@@ -371,4 +415,5 @@ class World:
 
     def refusals(self) -> Iterator[str]:
         """Reasons for which the manager refused messages."""
-        return (name.removeprefix("refused.") for name in self.fleet.ingest.counts if name.startswith("refused."))
+        counts = self.counts + Counter(self.fleet.ingest.counts) - self.excused
+        return (name.removeprefix("refused.") for name in counts if name.startswith("refused."))

@@ -106,7 +106,7 @@ def test_an_order_with_the_greatest_limits_can_be_kept() -> None:
     wish: SlotWish = replace(w.DESIRED.slots["main"], trial=trial)
     order = w.sealed("desired", replace(w.DESIRED, slots={"main": wish}))
     situation = receive.Situation(w.NOW, 2**40, "", w.DEVICE_CAN, {})
-    bundle = Bundle((("release", w.sealed("release", w.RELEASE)), ("desired", order)))
+    bundle = Bundle((("release", w.sealed("release", w.RELEASE)), ("stream", w.LISTED), ("desired", order)))
     told = receive.receive(records.Record(w.TRUST), bundle, situation)
     assert not told.refused
     kept, slot, phases = told.record, told.record.slots["main"], []

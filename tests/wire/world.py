@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from edgeops.parcel.stream import cut
 from edgeops.wire import canonical, envelope
 from edgeops.wire.desired import CommandDocument, Desired, Floor, SignedTime, SlotWish
 from edgeops.wire.keys import Signer, sha256
@@ -71,8 +72,10 @@ def digest(release: Release = RELEASE) -> str:
     return sha256(canonical.encode(release.payload()))
 
 
+LISTED = sealed("stream", cut(FLEET, [bytes(30)])[0])
+STREAM = envelope.digest_of(LISTED, "stream")
 DESIRED = Desired(
-    FLEET, DEVICE, 2, 1, 6, 19_000, 30_000, {"main": SlotWish("run", digest(), "small", "d" * 64, "r-1")}, "all", ("https://mirror",)
+    FLEET, DEVICE, 2, 1, 6, 19_000, 30_000, {"main": SlotWish("run", digest(), "small", STREAM, "r-1")}, "all", ("https://mirror",)
 )
 
 

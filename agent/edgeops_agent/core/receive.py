@@ -279,6 +279,8 @@ def _offer(
         variant = admit(trust, wish.release, wish.variant, digest, release, situation.device)
     except Unfit as error:
         return name, target, error
-    if wish.stream in known:  # else the list may still come, and is held to the same limit when its frames are asked for
+    if wish.stream and wish.stream not in known:
+        raise Rejected("missing-stream", f"desired names stream {wish.stream[:12]}, which did not come with it")
+    if wish.stream:
         stream_named(wish.stream, known[wish.stream]).check_size(variant.size)
     return name, replace(target, most_bytes=variant.size), None

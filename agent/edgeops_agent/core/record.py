@@ -5,7 +5,7 @@ The caller always overwrites the older copy.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from edgeops.wire import canonical
@@ -63,11 +63,11 @@ def encode(record: Record, seq: int) -> bytes:
 
 def decode(data: bytes) -> tuple[int, Record]:
     """(seq, record) of one copy; raises Rejected when a byte is wrong."""
-    fields = Fields.of(canonical.decode(data, "record", 4 << 20), "record")
-    seq, body = fields.number("seq"), fields.mapping("body")
-    if fields.text("sha256") != _digest(body, seq):
+    copy = Fields.of(canonical.decode(data, "record", 4 << 20), "record")
+    seq, body = copy.number("seq"), copy.mapping("body")
+    if copy.text("sha256") != _digest(body, seq):
         raise Rejected("record-torn", "the state record does not match its checksum")
-    inner = fields.sub("body")
+    inner = copy.sub("body")
     slots = {name: _slot(Fields.of(raw, f"record.slots.{name}")) for name, raw in inner.mapping("slots").items()}
     return seq, Record(
         Trust.parse(inner.sub("trust")), slots, inner.counts("counters", 128), inner.number("report_seq"),
@@ -77,7 +77,10 @@ def decode(data: bytes) -> tuple[int, Record]:
 
 def lasting(record: Record) -> Record:
     """What a device should still know when both copies are gone: whom it trusts, and which models have proven themselves."""
-    slots = {name: Slot(current=s.current, previous=s.previous, order=s.order, bad=s.bad) for name, s in record.slots.items()}
+    slots = {
+        name: Slot(current=s.current, previous=s.previous, order=s.order, bad=s.bad, untried=s.untried)
+        for name, s in record.slots.items()
+    }
     trust = replace(record.trust, counter=0, command=0, time_floor=0)
     return Record(trust, slots, sites=record.sites)
 
@@ -108,25 +111,32 @@ def _digest(body: Mapping[str, Any], seq: int) -> str:
     return sha256(canonical.encode({"body": dict(body), "seq": seq}))
 
 
-def _slot(fields: Fields) -> Slot:
-    raw = dict(fields.data)
+def _slot(kept: Fields) -> Slot:
+    """A slot; what a newer agent has added to it is left out, so that going back to this one is possible."""
+    raw = dict(kept.data)
     try:
         raw["current"] = _maybe(Build, raw["current"])
         raw["previous"] = _maybe(Build, raw["previous"])
         target = raw["target"]
         raw["target"] = None if target is None else _target(target)
-        raw["outbox"] = tuple(Outcome(**item) for item in raw["outbox"])
+        raw["outbox"] = tuple(_made(Outcome, item) for item in raw["outbox"])
         raw["last"] = _maybe(Outcome, raw["last"])
         raw["failure"], raw["bad"] = (raw["failure"][0], raw["failure"][1]), tuple(raw["bad"])
-        return Slot(**raw)
+        made: Slot = _made(Slot, raw)
+        return made
     except (KeyError, TypeError, IndexError) as error:
-        raise Rejected("malformed", f"{fields.where}: {error}") from None
+        raise Rejected("malformed", f"{kept.where}: {error}") from None
 
 
 def _target(raw: Mapping[str, Any]) -> Target:
     conditions = Conditions.parse(Fields.of(raw.get("conditions", {}), "record.conditions"))
-    return Target(**{**raw, "build": _maybe(Build, raw["build"]), "conditions": conditions})
+    made: Target = _made(Target, {**raw, "build": _maybe(Build, raw["build"]), "conditions": conditions})
+    return made
 
 
 def _maybe(kind: type, raw: Mapping[str, Any] | None) -> Any:
-    return None if raw is None else kind(**raw)
+    return None if raw is None else _made(kind, raw)
+
+
+def _made(kind: type, raw: Mapping[str, Any]) -> Any:
+    return kind(**{one.name: raw[one.name] for one in fields(kind) if one.name in raw})

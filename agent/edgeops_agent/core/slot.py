@@ -74,7 +74,7 @@ class Slot:
 
     `target` is being worked on while `phase` is not idle. `deadline` is in the shell's seconds (monotonic within a boot).
     `attempts` counts restarts while the target could have caused them, `restarts` all. `unproven` and `cleared` matter in `proven`:
-    the trial saw no traffic; the manager has let the barrier commit.
+    the trial saw no traffic; the manager has let the barrier commit. `untried`: `current` was committed without traffic.
     """
 
     phase: str = "idle"
@@ -91,6 +91,7 @@ class Slot:
     restarts: int = 0
     unproven: bool = False
     cleared: bool = False
+    untried: bool = False
 
 
 # Events. `order` ties an answer to the question; answers to older questions change nothing.

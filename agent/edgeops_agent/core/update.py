@@ -116,7 +116,7 @@ def _begin(slot: Slot, target: Target, now: int) -> Step:
         return ended, (Run(None), Discard(keep(ended)), Report())
     slot = replace(slot, target=target, failure=("", ""))
     if target.build == slot.current and target.action == "run":
-        return _end(slot, "committed")
+        return _end(slot, "committed-unproven" if slot.untried else "committed")
     if mark(target) in slot.bad:
         return _end(slot, "rolled-back", "known-bad", "this release already failed here in this rollout")
     return _get(replace(slot, attempts=0, restarts=0), target, now)
@@ -168,7 +168,7 @@ def _try(slot: Slot, target: Target, now: int) -> Step:
 
 def _commit(slot: Slot, target: Target, unproven: bool) -> Step:
     previous = slot.current if slot.current != target.build else slot.previous
-    committed = replace(slot, current=target.build, previous=previous)
+    committed = replace(slot, current=target.build, previous=previous, untried=unproven)
     ended = end(committed, "committed-unproven" if unproven else "committed")
     return ended, (Discard(keep(ended)), Report())
 
@@ -230,7 +230,7 @@ def _lost(slot: Slot, event: Lost) -> Step:
         return slot, ()
     ordered = target is not None and target.build == slot.current and slot.previous is not None
     bad = blame(slot, target, event.reason) if target and ordered else slot.bad
-    fallen = replace(slot, current=slot.previous, previous=None, bad=bad)
+    fallen = replace(slot, current=slot.previous, previous=None, bad=bad, untried=True)
     outcome = Outcome(slot.order, "", event.release, "failed", event.reason, "the committed model could not run")
     return tell(fallen, outcome), (Run(fallen.current), Report())
 
