@@ -30,7 +30,7 @@ class Bug:
     near: str = ""
 
 
-DISK, LEDGER, RECORD, SUPERVISOR, BUILDS = "shell/disk.py", "shell/ledger.py", "core/record.py", "shell/supervisor.py", "shell/builds.py"
+CLOCK, DISK, LEDGER, RECORD, SUPERVISOR, BUILDS = "shell/clock.py", "shell/disk.py", "shell/ledger.py", "core/record.py", "shell/supervisor.py", "shell/builds.py"
 BUGS = (
     Bug("act, then save", LEDGER, "        else:\n            self._save(record)", "        else:\n            self.record = record", "cuts"),
     Bug("a save is not synced", DISK, '+ b"\\n")\n            self.files.sync(path)', '+ b"\\n")', "cuts"),
@@ -43,7 +43,7 @@ BUGS = (
     Bug("the older copy is believed", RECORD, "return max(found,", "return min(found,", "cuts"),
     Bug("report numbers are not put aside", LEDGER, "self.store(replace(self.record, report_seq=self._reports + AHEAD))", "pass", "cuts"),
     Bug("the sweep takes what a slot needs", BUILDS, "wanted |= {side.sha256", "wanted = {side.sha256", "cuts"),
-    Bug("a torn record is believed", RECORD, 'if fields.text("sha256") != _digest(body, seq):', "if False:", "records"),
+    Bug("a torn record is believed", RECORD, 'if copy.text("sha256") != _digest(body, seq):', "if False:", "records"),
     Bug("a torn copy makes nobody unsure", DISK, "if records.is_torn(copies[self._next]) else record", "if False else record", "records"),
     Bug("counters from zero after corruption", RECORD, "slots=lasting(kept).slots, unsure=True)", "slots=lasting(kept).slots)", "records"),
     Bug("the third copy is never renewed", LEDGER, "        self._keep()\n", "", "records"),
@@ -54,6 +54,8 @@ BUGS = (
     Bug("a name that could not be synced is forgotten", DISK, "        self._owed.add(path.parent)\n", "", "refusals", "sync /documents"),
     Bug("what the disk refused is acted upon", LEDGER, "raise Unsaved(error.reason, error.message) from None", "self.record = record\n            return", "refusals"),
     Bug("a document that cannot be read is a lost one", DISK, 'except FileNotFoundError:\n            raise Rejected("missing-document"', 'except OSError:\n            raise Rejected("missing-document"', "refusals"),
+    Bug("deadlines by the wall clock", CLOCK, "return int(self.monotonic())", "return int(self._wall())", "clocks"),
+    Bug("the wall clock is believed over a signed time", CLOCK, "        if self._anchor:\n            at, since", "        if False:\n            at, since", "clocks"),
     Bug("a birth that could not be said is forgotten", SUPERVISOR, "missed = not self.voice.birth(", "missed = None is self.voice.birth(", "refusals"),
 )
 

@@ -6,7 +6,7 @@ What a device has told may never be taken back by it, so the desk is also where 
 import copy
 import functools
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -16,6 +16,7 @@ from edgeops.parcel.assembly import wanted
 from edgeops.parcel.manifest import Manifest
 from edgeops.parcel.stream import StreamList, cut
 from edgeops.wire import topics
+from edgeops.wire.conditions import Conditions
 from edgeops.wire.desired import CommandDocument, Desired, Floor, SignedTime, SlotWish, Trial
 from edgeops.wire.envelope import contents, digest_of, seal
 from edgeops.wire.keys import Signer, private_pem, sha256
@@ -97,6 +98,7 @@ class Desk:
     stored: dict[int, str] = field(default_factory=dict)
     passed: list[int] = field(default_factory=list)
     wrong: str = ""
+    conditions: ClassVar[Conditions] = Conditions()
 
     def copy(self) -> "Desk":
         """As it is now."""
@@ -128,7 +130,7 @@ class Desk:
         if not counter:
             return "doc", Bundle(before).encode()
         made = model(self.orders[-1])
-        wish = SlotWish("run", made.digest, "fp32", made.stream, f"r{counter}", Trial(window_s=1))
+        wish = SlotWish("run", made.digest, "fp32", made.stream, f"r{counter}", Trial(window_s=1), conditions=self.conditions)
         desired = Desired(FLEET, NAME, 1, 0, counter, NOW, NOW + 10**8, {"main": wish})
         floor = Floor(FLEET, counter, {"m": max(1, counter // 2)})
         return "desired", Bundle((

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from edgeops.wire.errors import EdgeopsError
 
-from . import faults, flips, images, lives
+from . import clocks, faults, flips, images, lives
 from .cache import SimDisk
 from .desk import Violation
 from .story import mute
@@ -79,8 +79,15 @@ def trust(part: int, parts: int) -> Iterator[Case]:
             yield f"life cut at {cut}, {fate}", functools.partial(lives.run, office, cut, fate)
 
 
+def jumps(part: int, parts: int) -> Iterator[Case]:
+    """The wall clock jumps in every phase of an order."""
+    for jump in itertools.islice(clocks.jumps(), part, None, parts):
+        yield str(jump), functools.partial(clocks.suffer, jump)
+
+
 SEARCHES: dict[str, Callable[[int, int], Iterator[Case]]] = {
     "cuts": cuts, "second cuts": second_cuts, "refusals": refusals, "records": records, "blobs": blobs, "trust": trust,
+    "clocks": jumps,
 }  # fmt: skip
 
 

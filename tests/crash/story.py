@@ -16,6 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edgeops.wire.conditions import Fact
 from edgeops.wire.errors import EdgeopsError, Unfit, Unreachable
 from edgeops.wire.keys import private_pem
 from edgeops.wire.trust import Capabilities
@@ -200,15 +201,17 @@ class Device:
     at: float = 1000.0
     hands: dict[str, Hands] = field(default_factory=dict)
     watch: Callable[[], None] = lambda: None
+    facts: dict[str, Fact] = field(default_factory=dict)
+    wall: Callable[["Device"], float] = lambda device: NOW + device.at
 
     def __post_init__(self) -> None:
         self.desk.boots += 1
         self._drawn = 0
         ports = Ports(
-            files=self.files, monotonic=lambda: self.at, wall=lambda: NOW + self.at, draw=self._draw, aside=_nothing,
+            files=self.files, monotonic=lambda: self.at, wall=lambda: self.wall(self), draw=self._draw, aside=_nothing,
             capabilities=lambda: Capabilities("x86-vnni", (1, 32)), link=self._make_link, runner=self._make_hands,
             listen=lambda *_: SimpleNamespace(sockets=(), port=0, close=lambda: None), fetch=_nobody,
-            senses=lambda *_: _Senseless(),
+            senses=lambda *_: _Senses(self.facts),
         )  # fmt: skip
         self.agent = Supervisor(Options(self.root), ports)
         self.agent.begin()
@@ -280,16 +283,19 @@ class Device:
         self.agent.close()
 
 
-class _Senseless:
-    """No facts, and no thread that looks for them."""
+class _Senses:
+    """The facts that were given, and no thread that looks for others."""
+
+    def __init__(self, facts: dict[str, Fact]) -> None:
+        self._facts = facts
 
     def start(self) -> None:
         pass
 
     stop = start
 
-    def latest(self) -> dict[str, Any]:
-        return {}
+    def latest(self) -> dict[str, Fact]:
+        return dict(self._facts)
 
     def eager(self, waiting: bool) -> None:
         pass

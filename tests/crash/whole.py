@@ -51,7 +51,7 @@ def main() -> int:
     violations += [one for _, found in disk.values() for one in found] + killed + stormy
     for one in violations[:50]:
         _say(f"VIOLATION {one}")
-    images, known = sum(count for count, _ in disk.values()), len(BUGS) + disk_bugs
+    images, known = disk["cuts"][0] + disk["second cuts"][0], len(BUGS) + disk_bugs
     _say(f"{time.monotonic() - began:.0f} s")
     _say(
         f"cuts {cuts}, images {images}, kill points {points}, seeds {played}, violations {len(violations)}, "
