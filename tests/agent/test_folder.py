@@ -11,7 +11,7 @@ from edgeops.wire.keys import sha256
 from edgeops_agent.core.record import Record
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.fetching import RESERVE_BYTES, StreamFetch
-from edgeops_agent.shell.spool import MAX_FILES, Spool
+from edgeops_agent.shell.spool import MAX_BYTES, MAX_FILES, Spool
 
 from .conftest import Paper
 
@@ -171,6 +171,18 @@ def test_spool_keeps_order_and_drops_the_oldest(folder: StateFolder) -> None:
     assert first == (0, b"0")
     again.sent(0)
     assert again.oldest() == (1, b"1")
-    again._names = list(range(1, MAX_FILES + 1))
-    again.add(b"new")
+    for number in range(MAX_FILES):
+        again.add(b"%d" % number)
+    assert again.dropped == 2 and again.oldest() == (3, b"0") and len(list(folder.spool.iterdir())) == MAX_FILES
+
+
+def test_spool_is_bounded_in_bytes_too(folder: StateFolder) -> None:
+    """Months without a manager fill no disk, whatever a window weighs; what lay there before the start counts."""
+    spool = Spool(folder.spool)
+    for _ in range(3):
+        spool.add(bytes(MAX_BYTES // 4))
+    again = Spool(folder.spool)
+    for _ in range(2):
+        again.add(bytes(MAX_BYTES // 4))
     assert again.dropped == 1
+    assert sum(path.stat().st_size for path in folder.spool.iterdir()) <= MAX_BYTES

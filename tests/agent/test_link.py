@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from edgeops.wire.errors import Misuse
-from edgeops_agent.shell.link import DeviceLink, LinkSettings, new_client
+from edgeops_agent.shell.link import STABLE_S, DeviceLink, LinkSettings, new_client
 from edgeops_agent.shell.reach import Way
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -199,3 +199,36 @@ def test_refusals_are_counted_and_changed_settings_used_at_once(tmp_path: Path) 
         link.stop()
         bad.close()
         good.close()
+
+
+class Waits(threading.Event):
+    """Takes down how long the link waits between its visits, and lets no time pass; after so many it ends the link."""
+
+    def __init__(self, link: DeviceLink, most: int) -> None:
+        super().__init__()
+        self._link, self._most, self.taken = link, most, list[float]()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As an event's."""
+        self.taken.append(timeout or 0.0)
+        if len(self.taken) == self._most:
+            self._link._stopping.set()
+        return False
+
+
+def test_whoever_is_kicked_waits_longer_each_time() -> None:
+    """A broker that lets a device in and drops it at once is asked ever more rarely, with full jitter; one that kept it is not."""
+    lasting = [0.1] * 9 + [STABLE_S + 1] + [0.1] * 3
+    settings = LinkSettings((Way("mqtts://one:1", "", 1),), "pi-01", Path("crt"), Path("key"), "topic", b"gone")
+    for share in (0.5, 1.0):
+        clock = [0.0]
+        link = DeviceLink(settings, lambda: None, lambda *_: None, lambda: share, lambda: clock[0], lambda: 0)  # noqa: B023
+        seconds = iter(lasting)
+
+        def visit(_way: Way) -> None:
+            clock[0] += next(seconds)  # noqa: B023
+
+        link._visit = visit  # type: ignore[method-assign]
+        link._nudged = waits = Waits(link, len(lasting))
+        link._keep_connected()
+        assert waits.taken == [share * wait for wait in (2, 4, 8, 16, 32, 60, 60, 60, 60, 1, 2, 4, 8)]

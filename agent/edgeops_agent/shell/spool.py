@@ -1,4 +1,4 @@
-"""Telemetry windows on disk until they are sent: bounded, oldest dropped and counted."""
+"""Telemetry windows on disk until they are sent: bounded in number and bytes, oldest dropped and counted."""
 
 import contextlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from edgeops.wire.errors import Unfit
 from .disk import write_whole
 from .files import DISK, Files
 
-MAX_FILES = 2_000
+MAX_FILES, MAX_BYTES = 2_000, 32 << 20
 
 
 class Spool:
@@ -17,10 +17,12 @@ class Spool:
     def __init__(self, folder: Path, files: Files = DISK) -> None:
         self.folder, self._files = folder, files
         self.dropped = 0
-        self._names: list[int] = []
+        self._sizes: dict[int, int] = {}  # of each message, oldest first
         with contextlib.suppress(OSError):
-            self._names = sorted(int(name) for name in files.names(folder) if name.isdigit())
-        self._next = self._names[-1] + 1 if self._names else 0
+            for number in sorted(int(name) for name in files.names(folder) if name.isdigit()):
+                look = files.look(folder / str(number))
+                self._sizes[number] = look.size if look else 0
+        self._next = max(self._sizes, default=-1) + 1
 
     def add(self, data: bytes) -> None:
         """Keep one message; drops the oldest beyond the bound, or this one when the disk is full."""
@@ -29,28 +31,25 @@ class Spool:
         except Unfit:
             self.dropped += 1
             return
-        self._names.append(self._next)
+        self._sizes[self._next] = len(data)
         self._next += 1
-        while len(self._names) > MAX_FILES:
-            self._remove(self._names.pop(0))
+        while len(self._sizes) > MAX_FILES or sum(self._sizes.values()) > MAX_BYTES:
+            self.sent(next(iter(self._sizes)))
             self.dropped += 1
 
     def oldest(self) -> tuple[int, bytes] | None:
         """The next message to send, with its number; what cannot be read is dropped."""
-        while self._names:
+        while self._sizes:
+            number = next(iter(self._sizes))
             try:
-                return self._names[0], self._files.read(self.folder / str(self._names[0]))
+                return number, self._files.read(self.folder / str(number))
             except OSError:
-                self._names.pop(0)
+                del self._sizes[number]
                 self.dropped += 1
         return None
 
     def sent(self, number: int) -> None:
         """Forget one message."""
-        if number in self._names:
-            self._names.remove(number)
-        self._remove(number)
-
-    def _remove(self, number: int) -> None:
+        self._sizes.pop(number, None)
         with contextlib.suppress(OSError):
             self._files.remove(self.folder / str(number))
