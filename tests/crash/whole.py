@@ -21,17 +21,17 @@ def core(part: int) -> tuple[int, list[str]]:
     return explore(product, every=EVERY, part=part, parts=PARTS)
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+def _teller(began: float) -> Callable[[str], None]:
+    """Says things with the seconds since the beginning."""
+    return lambda text: print(f"{time.monotonic() - began:4.0f} s  {text}", flush=True)
 
 
 def _cuts(say: Callable[[str], None]) -> tuple[int, list[str], int]:
     """(cuts, violations, seeded bugs caught) of the pure core."""
-    began = time.monotonic()
     with ProcessPoolExecutor(PARTS, mp_context=get_context("spawn")) as pool:
         halves = list(pool.map(core, range(PARTS)))
         cuts, violations = sum(count for count, _ in halves), [one for _, found in halves for one in found]
-        say(f"pure core: cuts {cuts}, violations {len(violations)}, {time.monotonic() - began:.0f} s")
+        say(f"pure core: cuts {cuts}, violations {len(violations)}")
         caught = sum(pool.map(is_caught, BUGS))
     say(f"pure core: seeded bugs {caught}/{len(BUGS)}")
     return cuts, violations, caught
@@ -42,18 +42,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2000, help="seeds of the network simulation (default: %(default)s)")
     options = parser.parse_args()
-    began = time.monotonic()
-    cuts, violations, caught = _cuts(_say)
-    disk = proof.full(_say, PARTS)
-    points, killed = killing.run(_say, PARTS)
-    played, stormy = network.run(options.seeds, _say, PARTS)
-    disk_caught, disk_bugs = bugs.full(_say, PARTS)
+    say = _teller(time.monotonic())
+    cuts, violations, caught = _cuts(say)
+    disk = proof.full(say, PARTS)
+    points, killed = killing.run(say, PARTS)
+    played, stormy = network.run(options.seeds, say, PARTS)
+    disk_caught, disk_bugs = bugs.full(say, PARTS)
     violations += [one for _, found in disk.values() for one in found] + killed + stormy
     for one in violations[:50]:
-        _say(f"VIOLATION {one}")
+        say(f"VIOLATION {one}")
     images, known = disk["cuts"][0] + disk["second cuts"][0], len(BUGS) + disk_bugs
-    _say(f"{time.monotonic() - began:.0f} s")
-    _say(
+    print(
         f"cuts {cuts}, images {images}, kill points {points}, seeds {played}, violations {len(violations)}, "
         f"seeded bugs {caught + disk_caught}/{known}"
     )

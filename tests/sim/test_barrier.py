@@ -9,7 +9,7 @@ from edgeops_agent.core.health import Verdict
 from edgeops_agent.core.slot import Target
 from edgeops_agent.sim.ports import untouched
 
-from .world import CALM, STORM, Founded, Weather, World
+from .world import CALM, STORM, Founded, World
 
 BARRIER = {"conditions": {"barrier": True, "commit_wait_s": 600}, "waves": "100%"}
 SEEDS = range(int(os.environ.get("EDGEOPS_SIM_BARRIER_SEEDS", "6")))
@@ -23,7 +23,6 @@ def calm(small: Founded, worlds: Callable[..., World]) -> World:
 
 def begun(world: World) -> World:
     """A world whose straws have connected."""
-    world.called = True  # who is ordered back to what it has committed already says just that: committed
     world.begin()
     world.air.run(3.0)
     return world
@@ -108,7 +107,7 @@ def test_everybody_or_nobody_in_any_storm(small: Founded, worlds: Callable[..., 
     """Lost, doubled and late messages, cut links, power cuts and an intruder, and in some seeds a straw that fails: while nobody
     has failed none goes back, nobody commits before the decision, and in the end all run the same release."""
     fails = seed % 3 == 0
-    world = begun(worlds(small, seed, Weather(STORM.lost, STORM.doubled, STORM.late_s, STORM.cuts, STORM.deeds)))
+    world = begun(worlds(small, seed, STORM))
     bad = world.random.choice(sorted(world.straws)) if fails else ""
     world.verdicts = lambda name, target, elapsed: (
         Verdict(True, "error-rate") if name == bad and target.build and target.build.version == 2 else untouched(target, elapsed)

@@ -21,9 +21,9 @@ def travel(world: World) -> None:
     assert world.whole(1) == everybody
     rollout = world.start(2)
     world.trouble(30)
-    assert world.until(lambda: world.status(rollout) == "finished", 300), world.fleet.show(rollout)["counts"]
+    assert world.until(lambda: world.status(rollout) == "finished", 300, 4.0), world.fleet.show(rollout)["counts"]
     assert world.until(lambda: world.whole(2) == everybody, 300)
-    assert world.until(lambda: told(world, rollout) == everybody, 900)
+    assert world.until(lambda: told(world, rollout) == everybody, 900, 4.0)
     assert set(world.refusals()) <= HARMLESS
 
 

@@ -37,7 +37,7 @@ from edgeops_agent.sim import kept, memory, ports, presence, straw
 
 from ..manager.house import NOW, Clock, FakeDevice, Fleet, new_manager
 
-LOOK_S, PULSE_S, TICK_S = 1.0, 0.5, 1.0
+LOOK_S, PULSE_S, TICK_S = 1.0, 1.0, 2.0
 SHELF = 64 << 20
 THIEF = Signer.from_seed(b"t" * 32)
 
@@ -141,7 +141,7 @@ class World:
         self.air = memory.Air(self.clock, self._fate, self._up)
         self.shelf = kept.Shelf(shelf, dict(start.bodies))
         self.folders = {name: copy.deepcopy(own) for name, own in start.kept.items()}
-        self.kept = {name: kept.Cupboard(folder, self.shelf) for name, folder in self.folders.items()}
+        self.kept = {name: self._cupboard(name) for name in self.folders}
         self.verdicts: Callable[[str, Target, float], Verdict] = lambda name, target, elapsed: ports.untouched(target, elapsed)
         self.ordered: dict[str, dict[tuple[int, int], set[str]]] = defaultdict(dict)
         self.orders: list[tuple[str, bytes]] = list(start.old_orders)
@@ -156,6 +156,18 @@ class World:
             self._note(topic, payload)
         self.straws = {name: self._start(name) for name in start.devices}
 
+    def _cupboard(self, name: str) -> kept.Cupboard:
+        """Where a straw stores things; what it stored last is noted for the laws."""
+        cupboard = kept.Cupboard(self.folders[name], self.shelf)
+        save = cupboard.save
+
+        def noted(record: Record) -> None:
+            save(record)
+            self.stored[name] = record
+
+        cupboard.save = noted  # type: ignore[method-assign]
+        return cupboard
+
     def _start(self, name: str) -> Any:
         link = self.air.link(name)
         given = ports.Ports(
@@ -164,6 +176,7 @@ class World:
         )  # fmt: skip
         device = Capabilities("x86-vnni", (1, 32))
         made = straw.Straw(given, self.fleet.devices[name].identity, device, self.random.randbytes(16).hex())
+        self.stored[name] = made.record
         link.take = lambda topic, data: self._watched(made, lambda: self._spoil(made.take, topic, data))
         self._watched(made, made.boot)
         return made
@@ -300,10 +313,8 @@ class World:
         if any(new < old for place, (new, old) in enumerate(zip(high, before, strict=True)) if not 3 <= place < 3 + anew):
             raise Violation(f"{name} went back from {before} to {high}")
         self.high[name] = high
-        if made.record is not self.stored.get(name):
-            if self.folders[name].load() != made.record:
-                raise Violation(f"{name} acted on a record it had not stored")
-            self.stored[name] = made.record
+        if made.record is not self.stored[name]:
+            raise Violation(f"{name} acted on a record it had not stored")
         newest = (root.epoch, trust.counter)
         allowed = set().union(*(releases for order, releases in self.ordered[name].items() if order <= newest))
         for build in made.running.values():
@@ -389,13 +400,13 @@ class World:
         for made in self.straws.values():
             self._watched(made, made.look)
 
-    def until(self, done: Callable[[], bool], at_most_s: float) -> bool:
-        """Let time pass until `done`; whether it came true in time."""
+    def until(self, done: Callable[[], bool], at_most_s: float, step_s: float = 1.0) -> bool:
+        """Let time pass until `done`, asked every so often; whether it came true in time."""
         end = self.clock.at + at_most_s
         while not done():
             if self.clock.at >= end:
                 return False
-            self.air.run(self.clock.at + 1.0)
+            self.air.run(self.clock.at + step_s)
         return True
 
     def whole(self, version: int) -> int:

@@ -204,7 +204,7 @@ def _take_desired(so_far: Received, data: bytes, situation: Situation) -> Receiv
     trust, desired = accept_desired(so_far.record.trust, data, _believed(so_far, situation))
     known = {**situation.documents, **so_far.documents}
     record, commands = replace(so_far.record, trust=trust), list(so_far.commands)
-    offers = [_offer(trust, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
+    offers = [_offer(record, desired, name, wish, known, situation) for name, wish in desired.slots.items()]
     running = any(target.action == "run" and error is None for _, target, error in offers)
     leaving, full = _in_the_way(record, desired, running)
     offers += [(name, Target(desired.counter, "none"), None) for name in leaving]
@@ -259,9 +259,13 @@ def _crowded(record: Record, name: str, target: Target) -> Unfit | None:
 
 
 def _offer(
-    trust: Trust, desired: Desired, name: str, wish: SlotWish, known: Mapping[str, bytes], situation: Situation
+    record: Record, desired: Desired, name: str, wish: SlotWish, known: Mapping[str, bytes], situation: Situation
 ) -> tuple[str, Target, Unfit | None]:
-    """What the wish asks of the slot; raises Rejected (the whole document), returns Unfit (this slot only)."""
+    """What the wish asks of the slot; raises Rejected (the whole document), returns Unfit (this slot only).
+
+    Without the list of what is to be fetched the order would fail for good, so it is not taken: it comes again, with the list.
+    """
+    trust = record.trust
     if wish.action == "none":
         return name, Target(desired.counter, "none", wish.rollout), None
     if wish.release not in known:
@@ -279,8 +283,9 @@ def _offer(
         variant = admit(trust, wish.release, wish.variant, digest, release, situation.device)
     except Unfit as error:
         return name, target, error
-    if wish.stream and wish.stream not in known:
-        raise Rejected("missing-stream", f"desired names stream {wish.stream[:12]}, which did not come with it")
-    if wish.stream:
+    slot = record.slots.get(name)
+    if wish.stream in known:
         stream_named(wish.stream, known[wish.stream]).check_size(variant.size)
+    elif wish.stream and not (slot and slot.current == build):
+        raise Rejected("missing-stream", f"desired names stream {wish.stream[:12]}, which did not come with it")
     return name, replace(target, most_bytes=variant.size), None
