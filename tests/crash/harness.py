@@ -6,7 +6,7 @@ words.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
@@ -367,15 +367,13 @@ def cases(machine: ModuleType, every: int = 1, pairs: bool = True, part: int = 0
                 yield Sim(world, machine, frozenset({first}), ((at, event),))
 
 
-def explore(
-    machine: ModuleType, make: Callable[[Sim], Sim] = lambda sim: sim, every: int = 1, part: int = 0, parts: int = 1
-) -> tuple[int, list[str]]:
+def explore(machine: ModuleType, every: int = 1, part: int = 0, parts: int = 1) -> tuple[int, list[str]]:
     """(number of distinct runs, violations). Cuts that lie behind the end of a run make no other run of it."""
     runs: set[tuple[object, ...]] = set()
     violations = []
     for sim in cases(machine, every, part=part, parts=parts):
         try:
-            run(make(sim))
+            run(sim)
         except Violation as error:
             violations.append(f"{sim.world.name} cut at {sorted(sim.cuts)} noise {sim.noise}: {error}")
         runs.add((sim.world.name, *sorted(at for at in sim.cuts if at <= sim.point), *(at for at, _ in sim.noise), *sim.noise))

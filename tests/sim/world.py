@@ -19,7 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from edgeops.manager import reconcile, setup
 from edgeops.manager.hub import Hub, open_hub
@@ -39,6 +39,7 @@ from ..manager.house import NOW, Clock, FakeDevice, Fleet, new_manager
 
 LOOK_S, PULSE_S, TICK_S = 1.0, 1.0, 2.0
 SHELF = 64 << 20
+ENGINES: dict[str, Engine] = {}
 THIEF = Signer.from_seed(b"t" * 32)
 
 
@@ -91,8 +92,12 @@ SAFE = ("/presence", "/desired", "/doc")
 def quick(hub: Hub) -> Hub:
     """No pacing, and a database that may forget when the machine dies: what is tested here is not the disk."""
     object.__setattr__(hub.settings, "frames_per_s", 1_000_000)
-    event.listen(hub.store.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF").close())
-    hub.store.engine.dispose()
+    engine = hub.store.engine
+    event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF").close())
+    engine.dispose()
+    # Every world says the same to its database: what SQLAlchemy has once put into words serves them all.
+    first = ENGINES.setdefault(engine.name, engine)
+    engine.dialect, engine._compiled_cache = first.dialect, first._compiled_cache
     return hub
 
 
