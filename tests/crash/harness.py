@@ -355,9 +355,9 @@ def cases(machine: ModuleType, every: int = 1, pairs: bool = True, part: int = 0
 
     Of so many `parts` only one, which has its share of the worlds.
     """
+    yield from (Sim(world, machine, frozenset()) for world in worlds()[part::parts])
     for world in worlds()[part::parts]:
         points = run(Sim(world, machine, frozenset())).point + 12
-        yield Sim(world, machine, frozenset())
         for first in range(1, points):
             yield Sim(world, machine, frozenset({first}))
             for second in range(first + 1 + first % every, points + 8, every) if pairs else ():
