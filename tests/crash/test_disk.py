@@ -13,7 +13,7 @@ from .images import ROOT
 from .proof import search
 from .story import STORY, furnish, mute, tell
 
-SAMPLES = {"cuts": 16, "second cuts": 60, "refusals": 40, "records": 50, "blobs": 30, "clocks": 6}
+SAMPLES = {"cuts": 16, "second cuts": 60, "refusals": 20, "records": 50, "blobs": 30, "clocks": 6}
 """Of each search one of so many parts."""
 
 
