@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from sqlalchemy import Connection
 
-from edgeops.rollout.state import DeviceStarted, Event, Outcome, Reverted, Verdict
+from edgeops.rollout.state import DeviceStarted, Event, Outcome, Relapsed, Reverted, Verdict
 from edgeops.store import rows
 from edgeops.store.rows import Row
 from edgeops.store.tables import assignments, devices
@@ -18,6 +18,10 @@ OUTCOMES = ("committed", "committed-unproven", "rolled-back", "failed", "unfit")
 WORKING = ("fetch", "verify", "install", "ready", "trial", "proven", "rollback")
 RESTING = ("idle", "committed")
 LOOKED_AT = ("offered", *AT_WORK, "recalled")
+KEPT = ("committed", "committed-unproven")
+UNDER_WAY = ("running", "paused", "halted")
+DAMAGED = ("bad-object", "missing-object", "bad-document", "missing-document")
+"""What a disk did to a build; the device fetches it anew, and the release is not to blame."""
 
 
 def observe(hub: Hub, tx: Connection, state: State, heard: int = 0) -> None:
@@ -32,6 +36,9 @@ def observe(hub: Hub, tx: Connection, state: State, heard: int = 0) -> None:
         report = state.slots.get(row["slot"])
         if report is not None:
             _observe(hub, tx, row, report, state.outcomes, heard)
+    for one in state.outcomes:
+        if one.verdict == "failed" and not one.rollout and one.release and one.reason not in DAMAGED:
+            _relapsed(hub, tx, state.device, one)
 
 
 def _observe(
@@ -89,6 +96,17 @@ def _events(
         }  # fmt: skip
         events.append(Outcome(now, row["wave"], cast(Verdict, ended.verdict), ended.reason))
     return events, changes
+
+
+def _relapsed(hub: Hub, tx: Connection, device: str, told: OutcomeReport) -> None:
+    """What a device had committed could not go on running there: where the rollout is not over yet, that counts as its outcome."""
+    for row in rows.find(tx, assignments, device=device, status="settled", slot=told.slot):
+        job = load(tx, row["rollout"]) if row["verdict"] in KEPT else None
+        if job is None or job.rollout.plan.release != told.release or job.rollout.status not in UNDER_WAY:
+            continue
+        changes = {"verdict": "failed", "reason": told.reason, "detail": told.detail, "settled_at": hub.now()}
+        rows.change(tx, assignments, {"rollout": row["rollout"], "device": device}, **changes)
+        apply(hub, tx, row["rollout"], Relapsed(hub.now(), row["wave"], cast(Verdict, row["verdict"]), told.reason))
 
 
 def _reverted(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:

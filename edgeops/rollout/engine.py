@@ -33,6 +33,7 @@ from edgeops.rollout.state import (
     Paused,
     Proven,
     Recall,
+    Relapsed,
     Resumed,
     Reverted,
     Rollout,
@@ -44,7 +45,7 @@ from edgeops.rollout.state import (
     WakeAt,
     WaveCount,
 )
-from edgeops.rollout.tally import remember, settle
+from edgeops.rollout.tally import remember, settle, unsettle
 from edgeops.rollout.transitions import TRANSITIONS, check, word_of
 from edgeops.wire.errors import Misuse
 
@@ -138,7 +139,7 @@ def _observe(r: Rollout, event: Event) -> Step:
     if isinstance(event, Reverted):
         recalled = r.status in ("reverting", "aborted") or any(wave.decision == "back" for wave in r.waves)
         return (replace(r, reverted=r.reverted + max(0, event.n)) if recalled else r), ()
-    if not isinstance(event, DeviceStarted | Outcome | Silence | Proven) or not 0 <= event.wave <= r.current:
+    if not isinstance(event, DeviceStarted | Outcome | Relapsed | Silence | Proven) or not 0 <= event.wave <= r.current:
         return r, ()
     wave = r.waves[event.wave]
     if isinstance(event, DeviceStarted):
@@ -147,6 +148,8 @@ def _observe(r: Rollout, event: Event) -> Step:
         return _put(r, event.wave, replace(wave, proven=min(max(0, event.n), wave.in_flight), commit_by=event.by)), ()
     if isinstance(event, Silence):
         return _hear_silence(r, event, wave)
+    if isinstance(event, Relapsed):
+        wave, event = unsettle(wave, event.was), Outcome(event.now, event.wave, "failed", event.reason)
     return replace(_put(r, event.wave, settle(wave, event.verdict)), reasons=remember(r.reasons, event)), ()
 
 

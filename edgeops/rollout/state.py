@@ -144,6 +144,16 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Relapsed:
+    """A device that had settled with `was` runs the release no more, by its own decision: the model died after its trial."""
+
+    now: int
+    wave: int
+    was: Verdict
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
     """`n` started devices of a wave are in unexplained silence now: the whole number, not a difference."""
 
@@ -224,7 +234,7 @@ class Aborted:
 
 
 OperatorEvent = Started | Paused | Resumed | Advanced | Aborted
-DeviceEvent = DeviceStarted | Outcome | Silence | Proven | Reverted
+DeviceEvent = DeviceStarted | Outcome | Relapsed | Silence | Proven | Reverted
 Event = OperatorEvent | DeviceEvent | Tripped | Tick
 
 

@@ -28,6 +28,12 @@ def settle(wave: WaveCount, verdict: Verdict) -> WaveCount:
     return replace(wave, unknown=min(wave.unknown, wave.in_flight), proven=min(wave.proven, wave.in_flight))
 
 
+def unsettle(wave: WaveCount, was: Verdict) -> WaveCount:
+    """Take back one outcome, if there is one of this kind."""
+    name = _FIELD[was]
+    return replace(wave, **{name: max(0, getattr(wave, name) - 1)})
+
+
 def remember(reasons: tuple[Reason, ...], event: Outcome) -> tuple[Reason, ...]:
     """Count the reason of a bad outcome; past `MAX_REASONS` kinds they are counted together as `other`."""
     if event.verdict not in _BAD:

@@ -92,6 +92,24 @@ def test_an_outcome_in_the_outbox_settles_though_the_slot_works_on(fleet: Fleet)
     assert [(one.kind, one.order, one.counter) for one in device.commands] == [("ack", 1, 1), ("ack", 1, 2)]
 
 
+def test_a_model_that_dies_after_its_trial_stops_the_rollout(fleet: Fleet) -> None:
+    """A device that had committed and has gone back since counts as failed, once; a disk that rotted is no fault of the release."""
+    release = fleet.publish(1)
+    rollout = fleet.start(waves="1,100%", policy={"dwell_s": 600, "max_failures": 0})
+    fleet.deliver()
+    first = next(name for name, status in statuses(fleet, rollout).items() if status == "offered")
+    fleet.commit(first, rollout, release)
+    assert fleet.show(rollout)["counts"]["committed"] == 1
+    lost = OutcomeReport("main", 1, "", release, "failed", "bad-object", "the committed model could not run")
+    for reason, status in (("bad-object", "running"), ("crashed", "halted"), ("crashed", "halted")):
+        told = replace(lost, reason=reason)
+        fleet.up(first, "state", fleet.devices[first].state({"main": SlotReport("idle")}, 1, outcomes=(told,)))
+        assert fleet.show(rollout)["status"] == status
+    shown = fleet.show(rollout)
+    assert (shown["counts"]["committed"], shown["counts"]["failed"]) == (0, 1)
+    assert next(row for row in shown["devices"] if row["device"] == first)["reason"] == "crashed"
+
+
 def test_a_manager_from_a_backup_commands_above_the_devices_counter(fleet: Fleet) -> None:
     """The newest command a device reports is where the manager's numbering goes on."""
     device = fleet.devices["a"]

@@ -66,6 +66,9 @@ class Watched:
         if isinstance(event, s.Outcome) and 0 <= event.wave <= before.current:
             ledger = {"committed": t.good, "committed-unproven": t.unproven, "unfit": t.unfit}.get(event.verdict, t.bad)
             ledger[event.wave] += 1
+        if isinstance(event, s.Relapsed) and 0 <= event.wave <= before.current:
+            (t.good if event.was == "committed" else t.unproven)[event.wave] -= 1
+            t.bad[event.wave] += 1
         if isinstance(event, s.Resumed) and before.status == "halted":
             t.excused = list(t.bad)
             t.since_met[before.current] = None
@@ -187,7 +190,9 @@ def _move(world, rng, now) -> None:
         world.feed(s.DeviceStarted(now, wave, rng.randint(1, max(1, r.waves[wave].size - r.waves[wave].started))))
     elif dice < 0.8 and flying:
         world.feed(s.Outcome(now, rng.choice(flying), rng.choice(VERDICTS), rng.choice(["", "nan", f"code {rng.randint(0, 30)}"])))
-    elif dice < 0.83 and r.current >= 0:
+    elif dice < 0.805 and (kept := [i for i, w in enumerate(r.waves) if w.committed]):
+        world.feed(s.Relapsed(now, rng.choice(kept), "committed", "crashed"))
+    elif dice < 0.835 and r.current >= 0:
         world.feed(s.Silence(now, rng.randint(0, r.current), rng.randint(0, 5)))
     elif dice < 0.93:
         world.feed(s.Tick(now, rng.choice([0, 0, 2])))

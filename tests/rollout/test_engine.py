@@ -85,6 +85,16 @@ def test_a_failed_canary_stops_at_once():
     assert world.r.reasons == (s.Reason("rolled-back", "nan outputs", 1),)
 
 
+def test_a_relapse_after_the_trial_counts_as_a_failure():
+    """A committed device whose model died is taken out of the committed and into the failed; the gates hear of it at once."""
+    world = run(plan("10,100%", max_failures=0), s.Started(0, 100), *commit(1, 0, 9))
+    assert world.r.status == "running"
+    world.feed(s.Relapsed(3, 0, "committed", "crashed"))
+    wave = world.r.waves[0]
+    assert (wave.started, wave.committed, wave.failed, world.r.status) == (9, 8, 1, "halted")
+    assert world.r.reasons == (s.Reason("failed", "crashed", 1),)
+
+
 def test_a_missed_fraction_stops_at_the_timeout():
     """Devices that started and hang keep a wave below its fraction: at the timeout the rollout stops."""
     world = run(plan("10,100%"), s.Started(0, 100), s.DeviceStarted(1, 0, 10), *[s.Outcome(2, 0, "committed")] * 8, s.Tick(99))

@@ -14,7 +14,7 @@ inv = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(inv)
 
 HOME = Path(room.__file__).parent
-SEEDS = range(150)
+SEEDS = range(300)
 
 MUTANTS = {
     "dwell ignored": ("gates", "r.now >= wave.met_at + r.plan.policy.dwell_s", "True"),
