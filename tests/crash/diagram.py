@@ -3,7 +3,9 @@
 Every phase it can be in meets every kind of event; where that leads is an arrow. Nothing here says what the machine should do.
 """
 
+import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
 from edgeops.wire.conditions import Conditions
 from edgeops_agent.core.slot import (
@@ -70,13 +72,14 @@ def reached() -> dict[Slot, str]:
     while waiting:
         slot = waiting.pop()
         for words, event in events(slot):
-            after, _ = step(slot, event)
-            if after not in found and after.order <= 2 and after.restarts <= 4 and len(after.outbox) < 2:
+            after = replace(step(slot, event)[0], outbox=(), last=None)  # what was said before leads nowhere else
+            if after not in found and after.order <= 2 and after.restarts <= 4:
                 found[after] = words
                 waiting.append(after)
     return found
 
 
+@functools.cache
 def arrows() -> tuple[Arrow, ...]:
     """(phase, words, phase after) wherever an event changes the phase, or ends the order at hand."""
     drawn: set[Arrow] = set()
