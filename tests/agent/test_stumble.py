@@ -129,3 +129,39 @@ def test_a_retained_order_that_was_taken_away_is_no_refused_message(agent: Super
     for noun, refused in (("desired", 0), ("doc", 1)):
         agent.hearing.message(topics.down(agent.record.trust.device, noun), b"")
         assert agent.record.counters.get("refused_message", 0) == refused
+
+
+STEPS = {
+    "deadlines": ("composure", "go_on"), "gates": ("gates", "news"), "wants": ("downloads", "wants"), "birth": ("voice", "birth"),
+    "upkeep": ("upkeep", "look"), "mending": ("mending", "look"), "pointers": ("pointers", "show"), "counts": ("ledger", "settle"),
+    "reports": ("voice", "speak"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_stumbles_costs_that_step(agent: Supervisor, hands: Hands, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """What comes round with time: one step that raises is counted and left out, all others are taken, and the agent goes on."""
+    set_to(agent, "fetch")
+    agent._born, agent.composure.missed = -99.0, True
+    taken: list[str] = []
+    for name, (room, call) in STEPS.items():
+        answer = (lambda *_: 1 / 0) if name == step else (lambda *_, name=name: (taken.append(name), ())[1])
+        monkeypatch.setattr(getattr(agent, room), call, answer)
+    agent._timers()
+    assert agent.record.counters["internal_errors"] == 1 and set(taken) == STEPS.keys() - {step}
+
+
+def test_a_slot_that_cannot_be_revived_costs_no_other(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two slots are due; the first raises, the second runs again all the same."""
+    told: list[str] = []
+    monkeypatch.setattr(agent.revival, "due", lambda: ["aux", "main"])
+    monkeypatch.setattr(agent, "_run_committed", lambda name: told.append(name) if name == "main" else 1 / 0)
+    agent._timers()
+    assert told == ["main"] and agent.record.counters["internal_errors"] == 1
+
+
+def test_a_birth_that_stumbles_is_said_again(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manager answers births with orders: one that could not be said is not forgotten."""
+    monkeypatch.setattr(agent.voice, "birth", lambda _: 1 / 0)
+    agent.composure.handle("connected")
+    assert agent.composure.missed and agent.record.counters["internal_errors"] == 1

@@ -11,9 +11,9 @@ from edgeops.wire.errors import EdgeopsError, Unfit
 from edgeops.wire.messages import Bundle
 
 from ..core.record import Record
-from ..core.slot import Build, Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Sense, Slot, Target, Tick
+from ..core.slot import Build, Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Sense, Slot, Target
 from ..core.update import step
-from . import builds, chronicle
+from . import builds, chronicle, rounds
 from .calling import settings_for
 from .clock import Clock
 from .composure import Composure
@@ -195,8 +195,6 @@ class Supervisor:
         text = f"slot {name}: nothing runs ({lost.reason}); the model is started again in {wait:g} s"
         say("model", text, "error", slot=name, release=lost.release, reason=lost.reason, again_s=wait)
 
-    # -- the core's answers
-
     def _feed(self, name: str, event: Event) -> None:
         slot, commands = step(self.record.slots.get(name, Slot()), event)
         if slot != self.record.slots.get(name, Slot()) or (isinstance(event, Restarted) and name not in self.record.slots):
@@ -205,12 +203,11 @@ class Supervisor:
 
     def _store(self, record: Record) -> None:
         """Save, then act: everything after this line may rely on the record. Raises Unsaved."""
-        gone = dict.fromkeys(self.record.slots, Slot())
         before = self.record.slots
         self.ledger.store(record)
         chronicle.tell(before, record.slots)
         self.downloads.keep(record.slots)
-        for name, slot in {**gone, **record.slots}.items():
+        for name, slot in {**dict.fromkeys(before, Slot()), **record.slots}.items():
             self.pointers.show(name, slot.current)
 
     def _act(self, commands: Sequence[tuple[str, Command]]) -> None:
@@ -240,8 +237,6 @@ class Supervisor:
             runner.start()
         return self.runners[name]
 
-    # -- fetching
-
     def _fetch(self, name: str, target: Target) -> None:
         try:
             listed = self.documents.for_fetch(target)
@@ -250,35 +245,42 @@ class Supervisor:
             return
         self.downloads.begin(name, target, listed)
 
-    # -- time passes
-
     def _timers(self) -> None:
-        now = self.ports.monotonic()
+        now, due = self.ports.monotonic(), functools.partial(rounds.step, self.ledger, self.log)
         if self.ledger.ready:
-            self.composure.go_on()
-            for name, slot in self.record.slots.items():
-                if slot.phase != "idle" and self.clock.tick() >= slot.deadline:
-                    self.composure.handle((name, Tick(self.clock.tick())))
-            for told in list(self.gates.news(self.record)):
-                self.composure.handle(told)
+            with due("deadlines"):
+                self.composure.go_on()
+                for late in rounds.overdue(self.record, self.clock.tick()):
+                    self.composure.handle(late)
+            with due("gates"):
+                for told in list(self.gates.news(self.record)):
+                    self.composure.handle(told)
         for name in self.revival.due():
-            self._run_committed(name)
+            with due("revival"):
+                self._run_committed(name)
         if self.link.connected:
-            for want in (*self.downloads.wants(), *self.mending.wants()):
-                self.voice.want(want)
+            with due("wants"):
+                for want in (*self.downloads.wants(), *self.mending.wants()):
+                    self.voice.want(want)
             if (self.composure.missed or self.inbox.missed) and self.ledger.ready and now - self._born > ASK_ANEW_S:
-                self._birth()
-        self.upkeep.look(self.record, self.intake.sites, self.link)
-        self.mending.look()
-        for name, slot in self.record.slots.items():
-            self.pointers.show(name, slot.current)
-        self.ledger.settle()
-        self.voice.lively["messages_dropped"] = self.inbox.dropped
-        self.voice.speak()
+                with due("birth"):
+                    self._birth()
+        with due("upkeep"):
+            self.upkeep.look(self.record, self.intake.sites, self.link)
+        with due("mending"):
+            self.mending.look()
+        with due("pointers"):
+            for name, slot in self.record.slots.items():
+                self.pointers.show(name, slot.current)
+        with due("counts"):
+            self.ledger.settle()
+        with due("reports"):
+            self.voice.lively["messages_dropped"] = self.inbox.dropped
+            self.voice.speak()
 
     def _birth(self) -> None:
         self._born = self.ports.monotonic()
-        self.inbox.missed = False
+        self.inbox.missed, self.composure.missed = False, True  # should it stumble
         self.composure.missed = not self.voice.birth(self.intake.ask())
         self.downloads.ask_soon()
 
@@ -290,7 +292,7 @@ class Supervisor:
         self.vacancy.close()
         while (item := self.inbox.take(0)) is not None:
             if isinstance(item, tuple) and isinstance(item[1], Collected):  # last counts of the workers that have just ended
-                self._take(item)
+                self.composure.handle(item)
         self.ledger.settle(at_once=True)
         self.link.stop(self.voice.presence("goodbye"))
         self.listeners.close()
