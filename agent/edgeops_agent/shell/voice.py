@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from edgeops.wire import envelope, topics
+from edgeops.wire.canonical import LIMIT
 from edgeops.wire.conditions import Fact
 from edgeops.wire.keys import Signer
 from edgeops.wire.messages import Presence, Want, seal_tele
@@ -101,8 +102,8 @@ class Voice:
 
     def telemetry(self, window: bytes | None, calls: int, errors: int) -> None:
         """Keep what a worker has counted until it can be sent."""
-        self.lively["calls"] += calls
-        self.lively["errors"] += errors
+        for name, more in (("calls", calls), ("errors", errors)):
+            self.lively[name] = min(self.lively[name] + more, LIMIT)
         if window is not None:
             self._spool.add(seal_tele(window, self._signer))
 

@@ -24,7 +24,7 @@ REPLY_SECONDS = 10.0
 DRAIN_SECONDS = 10.0
 MOST_FRAMES = 1000  # more than a check has golden cases and timed calls
 MOST_PASSED = 256  # connections that a draining worker can have
-MOST_COUNT = 2**53
+MOST_COUNT = 2**40  # more than any worker can have answered, and thousands of such sums still fit into a message
 
 
 class Worker:
@@ -91,8 +91,12 @@ class Worker:
     def collect(self) -> dict[str, Any]:
         """`counters` (calls, errors, errors_by_reason, latency_us_p50, latency_us_p99 …) and `window`: sketch bytes or None."""
         reply = self._ask({"do": "collect"}, REPLY_SECONDS)
-        said, window = reply.get("counters"), reply.get("window")
-        return {"counters": _counts(said), "window": window if isinstance(window, bytes) else None}
+        window = reply.get("window")
+        try:
+            counters = _counts(reply.get("counters"))
+        except ValueError:
+            raise self._nonsense() from None
+        return {"counters": counters, "window": window if isinstance(window, bytes) else None}
 
     def stop(self) -> None:
         """End the process, gently if it answers, and wait until it is gone. Safe to call twice."""
@@ -187,9 +191,12 @@ class Worker:
                 raise Unfit(self._reason, f"the worker ended; {self.last_words}")
             reply = frame.get("reply")
             if not isinstance(reply, dict):
-                self._kill("bad-reply")
-                raise Unfit("bad-reply", "the worker spoke nonsense and was killed")
+                raise self._nonsense()
             return reply
+
+    def _nonsense(self) -> Unfit:
+        self._kill("bad-reply")
+        return Unfit("bad-reply", "the worker spoke nonsense and was killed")
 
     def _await(self) -> None:
         """What the worker may have started can hold its end of the channel open: the end of the process is the end."""
@@ -246,16 +253,20 @@ def _count(said: Any) -> int:
 
 
 def _counts(said: Any) -> dict[str, Any]:
-    """Counters by name, one level deep; whatever is none is left out."""
+    """Counters by name, one level deep; whatever is no number is left out. Raises ValueError for one that nobody can have counted."""
     if not isinstance(said, dict):
         return {}
     found: dict[str, Any] = {}
     for name, value in list(said.items())[:32]:
         if isinstance(value, dict):
-            found[str(name)[:64]] = {str(key)[:64]: one for key, one in list(value.items())[:32] if _is_count(one)}
-        elif _is_count(value):
-            found[str(name)[:64]] = int(value)
+            found[str(name)[:64]] = {str(key)[:64]: _count(one) for key, one in list(value.items())[:32] if _is_number(one)}
+        elif _is_number(value):
+            found[str(name)[:64]] = _count(value)
     return found
+
+
+def _is_number(said: Any) -> bool:
+    return isinstance(said, int) and said >= 0
 
 
 def _is_count(said: Any) -> TypeGuard[int]:
