@@ -59,7 +59,8 @@ class Life:
         self.words = rooms.core("slot")
         self.old = self.words.Build("a" * 64, "int8", "digits", 1)
         self.new = self.words.Build("b" * 64, "int8", "digits", 2)
-        vacancy = SimpleNamespace(take=lambda name: None, leave=lambda name: None)
+        self.vacant: list[bool] = []
+        vacancy = SimpleNamespace(take=lambda name: self.vacant.append(False), leave=lambda name: self.vacant.append(True))
         self.runner = rooms.shell("runner").SlotRunner(
             "main", SimpleNamespace(root=root), [], vacancy, "any", self.posted.append, 10.0, lambda: self.now, self._hire,
             [root / "health.d"],
@@ -114,6 +115,7 @@ def living(rooms: Rooms, root: Path) -> Iterator[Life]:
         patch.setattr(rooms.shell("builds"), "runnable", lambda *_: None)
         patch.setattr(rooms.shell("builds"), "check", lambda *_: None)
         patch.setattr(rooms.shell("runner"), "tell_build", lambda *_, **__: None)
+        patch.setattr(rooms.shell("runner"), "AGAIN_S", (0.0, 0.0, 0.0))
         life = Life(rooms, root)
         life.run(life.old)
         try:

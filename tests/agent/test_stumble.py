@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from edgeops.wire import topics
+from edgeops.wire.errors import Unfit
 from edgeops_agent.core.slot import Build, Done, Restarted, Run, Slot, Target, Tick
 from edgeops_agent.shell import builds
 from edgeops_agent.shell.clock import tick
@@ -119,8 +120,8 @@ def test_no_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(Channel, "receive", lambda self: (receive(self), ({"phase": "call"}, []))[1])
     with contextlib.closing(Vacancy([])) as vacancy:
         runner = SlotRunner("main", folder, [], vacancy, "any", lambda _: None, 1.0)
-        with pytest.raises(OverflowError):
-            runner._start(BUILD)
+        with pytest.raises(Unfit, match="OverflowError"):
+            runner._proving.proved(BUILD)
     assert psutil.Process().children() == before
 
 

@@ -25,6 +25,7 @@ from .lifetime import Histories, Live, last_words
 from .news import Ailing, Crashed, Post, Ran
 from .revival import may_pass
 from .senses import folders_of
+from .starting import Proving, named
 from .trying import Trial, before, environment
 from .vacancy import Vacancy
 from .workers import DRAIN_SECONDS, Worker
@@ -45,7 +46,7 @@ class SlotRunner:
         checks: Sequence[Path] | None = None,
     ) -> None:  # fmt: skip
         self.name, self.folder, self.listeners, self.vacancy = name, folder, listeners, vacancy
-        self.device_class, self.post, self.collect_s, self._now, self._hire = device_class, post, collect_s, now, hire
+        self.device_class, self.post, self.collect_s, self._now = device_class, post, collect_s, now
         self._checks = folders_of(folder.root, "health.d") if checks is None else checks
         self._jobs: queue.Queue[Command | Build | None] = queue.Queue()
         self._live: Live | None = None
@@ -53,9 +54,9 @@ class SlotRunner:
         self._passed: Target | None = None
         self._dead: tuple[Build, str, str, float] | None = None
         self._histories = Histories()
-        self._starting: Worker | None = None
         self._collected = now()
         self._leaving = threading.Event()
+        self._proving = Proving(hire, lambda build: builds.runnable(folder, name, build, device_class), listeners, self._leaving)
         self._thread = threading.Thread(target=self._work, name=f"slot-{name}", daemon=True)
 
     @property
@@ -75,8 +76,7 @@ class SlotRunner:
         """Stop the worker, end the thread. A worker that is still being proved is not waited for."""
         self._leaving.set()
         self._jobs.put(None)
-        if starting := self._starting:
-            starting.stop()
+        self._proving.stop()
         self._thread.join(30)
 
     def _work(self) -> None:
@@ -133,30 +133,10 @@ class SlotRunner:
                 self.folder.files.sync(self.folder.objects)
         return True
 
-    def _start(self, build: Build) -> Worker:
-        """A worker that has passed its golden vectors; raises Unfit with the reason it did not."""
-        self._starting = worker = self._hire()
-        try:
-            worker.start(builds.runnable(self.folder, self.name, build, self.device_class), self.listeners)
-            if self._leaving.is_set():
-                worker.stop()
-            outcome = worker.check()
-        except BaseException as error:  # nobody else knows of this process
-            worker.stop()
-            if isinstance(error, OSError):
-                raise Unfit("no-process", f"no worker process can be started: {error.strerror}") from None
-            raise
-        finally:
-            self._starting = None
-        if not outcome.ok or self._leaving.is_set():
-            worker.stop()
-            raise Unfit(outcome.reason or "stopped", outcome.detail)
-        return worker
-
     def _try(self, target: Target) -> bool:
         if target.build is None:
             return True
-        worker, old, began, earlier = self._start(target.build), self._live, self._now(), self._trial
+        worker, old, began, earlier = self._proving.proved(target.build), self._live, self._now(), self._trial
         self._forget_trial()
         self._take_over(target.build, worker)  # with that the old worker's last counts are in
         hooks = Hooks(self._checks, environment(self.name, target, self.listeners)).begin()
@@ -203,9 +183,11 @@ class SlotRunner:
             try:
                 self._run_patiently(build)
             except EdgeopsError as error:
-                self._stop_live()
-                if not self._leaving.is_set():
-                    self._give_up(build, error.reason)
+                try:
+                    self._stop_live()
+                finally:
+                    if not self._leaving.is_set():
+                        self._give_up(build, error.reason)
                 return False
         return True
 
@@ -213,22 +195,23 @@ class SlotRunner:
         for wait in (*AGAIN_S, None):
             try:
                 builds.check(self.folder, build)
-                self._take_over(build, self._start(build))
+                self._take_over(build, self._proving.proved(build))
                 return
-            except Unfit as error:
-                tell_build(self.name, build, f"does not run: {error}", "warn", "model", reason=error.reason)
-                if wait is None or not may_pass(error.reason) or self._leaving.wait(wait):
-                    raise
+            except Exception as error:  # a kernel without a thread to spare must not leave a slot that nobody watches
+                why = named(error)
+                tell_build(self.name, build, f"does not run: {why}", "warn", "model", reason=why.reason)
+                if wait is None or not isinstance(why, Unfit) or not may_pass(why.reason) or self._leaving.wait(wait):
+                    raise why from error
 
     def _renew(self, build: Build) -> None:
         """What runs goes on when the new worker does not come up: it is no worse than before."""
         if self._live and self._live.build == build and not self._trial:
             with contextlib.suppress(EdgeopsError):
-                self._take_over(build, self._start(build))
+                self._take_over(build, self._proving.proved(build))
 
     def _give_up(self, build: Build, reason: str) -> None:
-        self.vacancy.leave(self.name)
         self.post(Ailing(build, reason) if may_pass(reason) else Lost(build.release, tick(), reason))
+        self.vacancy.leave(self.name)
 
     def _stop_live(self, seconds: float = DRAIN_SECONDS) -> None:
         live, self._live = self._live, None

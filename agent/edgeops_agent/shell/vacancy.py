@@ -33,8 +33,9 @@ class Vacancy:
         with self._changing:
             self._taken.discard(slot)
             if not self._taken and self._server is None:
-                self._server = HttpServer(_answer, refuse, LIMITS)
-                self._server.listen(self._sockets)
+                server = HttpServer(_answer, refuse, LIMITS)
+                server.listen(self._sockets)
+                self._server = server  # one that found no thread is tried again
 
     def close(self) -> None:
         """Stop answering."""
