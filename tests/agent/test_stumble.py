@@ -11,12 +11,12 @@ import pytest
 
 from edgeops.wire import topics
 from edgeops.wire.errors import Unfit
-from edgeops_agent.core.slot import Build, Done, Restarted, Run, Slot, Target, Tick
+from edgeops_agent.core.slot import Build, Done, Lost, Restarted, Run, Slot, Target, Tick
 from edgeops_agent.shell import builds
 from edgeops_agent.shell.clock import tick
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.frames import Channel
-from edgeops_agent.shell.news import Collected, Ran
+from edgeops_agent.shell.news import Ailing, Collected, Ran
 from edgeops_agent.shell.runnable import Limits, Runnable
 from edgeops_agent.shell.runner import SlotRunner
 from edgeops_agent.shell.supervisor import Supervisor
@@ -58,6 +58,11 @@ def hands(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Hands:
     return noted
 
 
+def refuse(*_: Any) -> None:
+    """What a disk that takes nothing does."""
+    raise Unfit("disk-full", "no room")
+
+
 def set_to(agent: Supervisor, phase: str) -> None:
     """The slot works on an order whose deadlines are more than the record can hold, as an older agent may have taken it."""
     agent.ledger.store(agent.record.with_slot("main", Slot(phase, target=ENDLESS, order=5, deadline=tick() + 99)))
@@ -82,6 +87,22 @@ def test_a_start_that_cannot_be_kept_ends_the_order_too(agent: Supervisor, hands
     slot = agent.record.slots["main"]
     assert slot.last and (slot.phase, slot.last.verdict, slot.last.reason) == ("idle", "failed", "internal")
     assert hands.told == [Run(None)]
+
+
+@pytest.mark.parametrize("news", [Lost(BUILD.release, 0, "load-failed"), Ailing(BUILD, "crashed:SIGKILL")])
+def test_what_is_kept_runs_while_the_disk_refuses(
+    agent: Supervisor, hands: Hands, monkeypatch: pytest.MonkeyPatch, news: Lost | Ailing
+) -> None:
+    """The committed model cannot run and that cannot be saved: the one before it runs, and is committed once the disk recovers."""
+    kept = replace(BUILD, release="b" * 64, version=2)
+    agent.ledger.store(agent.record.with_slot("main", Slot(current=BUILD, previous=kept, order=5)))
+    with monkeypatch.context() as refusing:
+        refusing.setattr(agent.folder, "save", refuse)
+        agent.composure.handle(("main", news))
+        assert (agent.record.slots["main"].current, hands.told) == (BUILD, [Run(kept)])
+    monkeypatch.setattr(type(agent.ledger), "ready", True)
+    agent.composure.go_on()
+    assert (agent.record.slots["main"].current, hands.told[1:]) == (kept, [Run(kept)])
 
 
 def test_a_worker_that_counts_nonsense_ends_no_order(agent: Supervisor, hands: Hands) -> None:

@@ -5,23 +5,23 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..core.slot import Event, Failed, Restarted, Slot, Tick
+from ..core.slot import Build, Event, Failed, Lost, Restarted, Slot, Tick
 from .clock import Clock
 from .journal import Sparing
 from .ledger import Ledger, Unsaved
-from .news import Ran
+from .news import Ailing, Ran
 
 
 class Composure:
     """Hands each item to `take`. What the disk refuses to save waits; what nobody thought of fails the order at hand, once.
 
-    `feed` brings a slot an event, `run_committed` lets what is committed run: nothing new is decided by that. `missed` says that a
-    message was not heard and must be asked for again.
+    `feed` brings a slot an event, `run_committed` lets what is committed run, or the build that is kept for its loss: nothing new
+    is decided by that. `missed` says that a message was not heard and must be asked for again.
     """
 
     def __init__(
         self, ledger: Ledger, clock: Clock, log: Sparing, take: Callable[[Any], None], feed: Callable[[str, Event], None],
-        run_committed: Callable[[str], None],
+        run_committed: Callable[[str, Build | None], None],
     ) -> None:  # fmt: skip
         self._ledger, self._clock, self._log = ledger, clock, log
         self._take, self._feed, self._run_committed = take, feed, run_committed
@@ -51,9 +51,17 @@ class Composure:
         name, event = item
         failed = isinstance(event, Failed) and event.phase == "trial"
         if failed or isinstance(event, Restarted):
-            self._run_committed(name)
+            self._run_committed(name, None)
+        if isinstance(event, Lost | Ailing):
+            self._run_committed(name, self._kept_for(name, event))
         if not isinstance(event, Tick):
             self._postponed.append(item)
+
+    def _kept_for(self, name: str, lost: Lost | Ailing) -> Build | None:
+        """The build to fall back to, if it is the committed one that was lost."""
+        slot = self._ledger.record.slots.get(name, Slot())
+        release = lost.release if isinstance(lost, Lost) else lost.build.release
+        return slot.previous if slot.current and slot.current.release == release else None
 
     def _stumbled(self, item: Any) -> None:
         """What nobody thought of: counted, and the order at hand has failed, once; what is committed runs in any case."""
@@ -72,4 +80,4 @@ class Composure:
         except Exception:
             self._log.say("internal", f"slot {name} stays as it is: {traceback.format_exc()}", "error", "again", slot=name)
         if not isinstance(item[1], Tick):
-            self._run_committed(name)
+            self._run_committed(name, None)

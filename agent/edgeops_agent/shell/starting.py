@@ -25,7 +25,7 @@ class Proving:
         self._workers: list[Worker] = []
 
     def proved(self, build: Build, meanwhile: Callable[[Worker], None] = lambda worker: None) -> Worker:
-        """A worker that has passed its golden vectors; `meanwhile` is called as it loads. Raises Unfit with the reason it has not."""
+        """A worker that has passed its golden vectors; `meanwhile` is called as it loads. Raises Unfit with the reason if not."""
         worker = self._hire()
         self._workers.append(worker)
         try:

@@ -87,7 +87,7 @@ class Supervisor:
         )  # fmt: skip
         self._converse()
         self.listeners = ports.listen(options.host, options.port, options.socket)
-        self.vacancy = Vacancy(self.listeners.sockets)
+        self.vacancy = Vacancy(self.listeners.sockets, [name for name, slot in self.record.slots.items() if slot.current])
 
     def _converse(self) -> None:
         """The rooms that listen and speak."""
@@ -157,9 +157,9 @@ class Supervisor:
     def _renew_worker(self, name: str, build: Build) -> None:
         self._runner(name).do(build)
 
-    def _run_committed(self, name: str) -> None:
+    def _run_committed(self, name: str, instead: Build | None = None) -> None:
         """Nothing new is decided by that."""
-        self._runner(name).do(Run(self.record.slots.get(name, Slot()).current))
+        self._runner(name).do(Run(instead or self.record.slots.get(name, Slot()).current))
 
     def _take(self, item: Any) -> None:
         match item:

@@ -54,8 +54,12 @@ class Worker:
         if self._runnable is not None:
             raise Misuse("worker-used", "a worker runs one model once; make a new one")
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = Process(theirs, runnable)
+        try:
+            with theirs:
+                self._process = Process(theirs, runnable)
+        except BaseException:
+            ours.close()  # a process that was started all the same ends with it
+            raise
         self._channel = Channel(ours)
         self._runnable, self._sockets = runnable, sockets
         for duty in (self._hear, self._await):
@@ -253,7 +257,7 @@ def _count(said: Any) -> int:
 
 
 def _counts(said: Any) -> dict[str, Any]:
-    """Counters by name, one level deep; whatever is no number is left out. Raises ValueError for one that nobody can have counted."""
+    """Counters by name, one level deep; what is no number is left out. Raises ValueError for one that nobody can have counted."""
     if not isinstance(said, dict):
         return {}
     found: dict[str, Any] = {}
