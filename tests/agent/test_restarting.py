@@ -62,3 +62,14 @@ def test_a_vacancy_that_found_no_thread_is_opened_later(monkeypatch: pytest.Monk
     monkeypatch.setattr(HttpServer, "listen", lambda self, sockets: opened.append(True))
     vacancy.leave("main")
     assert opened == [True]
+
+
+def test_a_slot_that_holds_nothing_answers_for_none_that_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The endpoint is vacant when every slot has left it, not while the model of one is loading."""
+    opened = []
+    monkeypatch.setattr(HttpServer, "listen", lambda self, sockets: opened.append(True))
+    vacancy = Vacancy([], ["main"])
+    vacancy.leave("aux")
+    assert opened == []
+    vacancy.leave("main")
+    assert opened == [True]

@@ -14,11 +14,11 @@ LIMITS = HttpLimits(connections=16, body_bytes=4 << 20, bodies_bytes=8 << 20)
 
 
 class Vacancy:
-    """Serves the listening `sockets` while no slot is `taken`. Safe for several threads."""
+    """Serves the listening `sockets` while no slot is taken; the `expected` ones soon will be. Safe for several threads."""
 
-    def __init__(self, sockets: Sequence[socket]) -> None:
+    def __init__(self, sockets: Sequence[socket], expected: Sequence[str] = ()) -> None:
         self._sockets = sockets
-        self._taken: set[str] = set()
+        self._taken = set(expected)
         self._server: HttpServer | None = None
         self._changing = threading.Lock()
 
