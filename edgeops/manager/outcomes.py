@@ -12,6 +12,7 @@ from edgeops.wire.messages import OutcomeReport, SlotReport, State
 
 from . import barriers
 from .conduct import AT_WORK, apply, load
+from .desire import push
 from .hub import Hub
 
 OUTCOMES = ("committed", "committed-unproven", "rolled-back", "failed", "unfit")
@@ -36,9 +37,12 @@ def observe(hub: Hub, tx: Connection, state: State, heard: int = 0) -> None:
         report = state.slots.get(row["slot"])
         if report is not None:
             _observe(hub, tx, row, report, state.outcomes, heard)
-    for one in state.outcomes:
-        if one.verdict == "failed" and not one.rollout and one.release and one.reason not in DAMAGED:
+    lost = [one for one in state.outcomes if one.verdict == "failed" and not one.rollout and one.release]
+    for one in lost:
+        if one.reason not in DAMAGED:
             _relapsed(hub, tx, state.device, one)
+    if damaged := [one.order for one in lost if one.reason in DAMAGED]:
+        _order_again(hub, tx, state.device, max(damaged))
 
 
 def _observe(
@@ -107,6 +111,13 @@ def _relapsed(hub: Hub, tx: Connection, device: str, told: OutcomeReport) -> Non
         changes = {"verdict": "failed", "reason": told.reason, "detail": told.detail, "settled_at": hub.now()}
         rows.change(tx, assignments, {"rollout": row["rollout"], "device": device}, **changes)
         apply(hub, tx, row["rollout"], Relapsed(hub.now(), row["wave"], cast(Verdict, row["verdict"]), told.reason))
+
+
+def _order_again(hub: Hub, tx: Connection, device: str, order: int) -> None:
+    """A disk has eaten what a device ran since its newest order: the same under a newer number has the bytes fetched anew."""
+    row = rows.get(tx, devices, id=device)
+    if row is not None and row["counter"] == order:
+        push(hub, tx, device)
 
 
 def _reverted(hub: Hub, tx: Connection, row: Row, report: SlotReport) -> None:

@@ -96,7 +96,8 @@ class Sim:
     def order(self, index: int) -> Offered:
         """The index-th order of the world."""
         action, build = self.world.orders[index]
-        gates = self.world.conditions if build is not None and build != OLD else FREE
+        terms = self.world.later if index and self.world.later is not None else self.world.conditions
+        gates = terms if build is not None and build != OLD else FREE
         target = Target(2 + index, action, "r1", build, attempts=3, trial_s=60, fetch_s=100, work_s=100, conditions=gates)
         return Offered(target, self.now)
 
@@ -167,13 +168,14 @@ def _the_world_moves(sim: Sim) -> bool:
     target = sim.saved.target
     if target is None or not (target.gate(sim.saved.phase) or target.conditions.barrier):
         return False
-    if sim.told < len(sim.world.facts):
+    may_clear = sim.saved.phase == "proven" and target.conditions.barrier and sim.world.clears and not sim.saved.cleared
+    if sim.told < len(sim.world.facts) and not (may_clear and sim.world.first_clears):
         name, value = sim.world.facts[sim.told]
         sim.told += 1
         sim.facts[name] = value
         sim.events.append(Sensed(dict(sim.facts), sim.now))
         return True
-    if sim.saved.phase == "proven" and target.conditions.barrier and sim.world.clears and not sim.saved.cleared:
+    if may_clear:
         sim.cleared.add(target.order)
         sim.events.append(Cleared(target.order))
         return True
@@ -308,6 +310,8 @@ def _check_gates(sim: Sim, before: Slot) -> None:
 def _at_rest(sim: Sim) -> None:
     slot, world = sim.saved, sim.world
     _require(slot.phase == "idle", "did not come to rest")
+    tidy = sim.cuts or world.orders[-1][0] == "prefetch" or sim.had <= {slot.current, slot.previous}
+    _require(tidy, "bytes that nobody needs are left")
     _require(sim.running == slot.current, f"runs {sim.running}, but the record says {slot.current}")
     last_action, last_build = world.orders[-1]
     _require(slot.order == 1 + len(world.orders), "an order was lost")
@@ -363,6 +367,7 @@ def cases(machine: ModuleType, every: int = 1, pairs: bool = True, part: int = 0
             for second in range(first + 1 + first % every, points + 8, every) if pairs else ():
                 yield Sim(world, machine, frozenset({first, second}))
         for event, at in itertools.product(noises(), range(13)):
+            yield Sim(world, machine, frozenset(), ((at, event),))
             for first in range(at % every * 5, points, 5 * every):
                 yield Sim(world, machine, frozenset({first}), ((at, event),))
 

@@ -12,15 +12,16 @@ NEW = Build("b" * 64, "fp32", "m", 2)
 NEXT = Build("c" * 64, "fp32", "m", 3)
 FREE = Conditions()
 FATAL = 1000
+AGAIN = (("run", NEW), ("run", NEW))
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """The phase that fails for NEW (or none), how, and which orders come, under which conditions.
 
-    A device that dies while doing something (`kill`) does so `kills` times. `facts` become true one after the other, each when
-    nothing else is left to happen; `clears` says whether the manager lets a barrier commit, `quiet` that nobody calls a model in
-    its trial.
+    `conditions` hold for every order, or `later` for all but the first. A device that dies while doing something (`kill`) does so
+    `kills` times. `facts` become true one after the other, each when nothing else is left to happen; `clears` says whether the
+    manager lets a barrier commit (`first_clears`: before the next fact), `quiet` that nobody calls a model in its trial.
     """
 
     name: str
@@ -32,15 +33,17 @@ class World:
     early: int = 0
     kills: int = FATAL
     conditions: Conditions = FREE
+    later: Conditions | None = None
     facts: tuple[tuple[str, Fact], ...] = ()
     clears: bool = True
+    first_clears: bool = False
     quiet: bool = False
     ends: str = ""  # the reason the newest order must end with, where conditions or the barrier decide
 
 
 def worlds() -> tuple[World, ...]:
     """Every world the harness visits."""
-    found = [World("fine"), World("fresh device", start=Slot()), World("same again", orders=(("run", NEW), ("run", NEW)))]
+    found = [World("fine"), World("fresh device", start=Slot()), World("same again", orders=AGAIN)]
     for phase, how in itertools.product(("fetch", "verify", "install", "trial"), ("fail", "kill", "hang")):
         found.append(World(f"{phase} {how}", phase, how, kills=2 if phase == "fetch" else FATAL))
     found.append(World("unfit", "fetch", "unfit"))
@@ -49,11 +52,11 @@ def worlds() -> tuple[World, ...]:
     found.append(World("superseded", orders=(("run", NEW), ("run", NEXT))))
     found.append(World("superseded by what runs", orders=(("run", NEW), ("run", OLD))))
     found.append(World("bad, then the next", "trial", "fail", orders=(("run", NEW), ("run", NEXT))))
-    found.append(World("bad, asked again", "trial", "fail", orders=(("run", NEW), ("run", NEW))))
+    found.append(World("bad, asked again", "trial", "fail", orders=AGAIN))
     found.append(World("prefetched, then run", orders=(("prefetch", NEW), ("run", NEW))))
     found.append(World("removed while working", orders=(("run", NEW), ("none", None))))
     found.append(World("manager silent", offline=True))
-    found.append(World("nobody calls, same again", orders=(("run", NEW), ("run", NEW)), quiet=True))
+    found.append(World("nobody calls, same again", orders=AGAIN, quiet=True))
     found.append(World("nobody calls, at the barrier", conditions=Conditions(barrier="cell"), quiet=True))
     for early, (name, build) in itertools.product(range(2, 7), (("same", NEW), ("next", NEXT), ("old", OLD))):
         found.append(World(f"{name} at step {early}", orders=(("run", NEW), ("run", build)), early=early))
@@ -64,6 +67,8 @@ def _gated() -> tuple[World, ...]:
     """Worlds whose orders carry conditions."""
     calm, still, joint = Conditions(fetch=("!metered",)), Conditions(activate=("parked",)), Conditions(barrier="cell")
     every = Conditions(("!metered",), ("parked", "consent"), ("online",), "cell")
+    online, apart = (Conditions(commit=("online",), barrier=name) for name in ("cell", "other"))
+    other = Conditions(("!metered",), ("parked",), ("online",), "other")
     good = (("metered", False), ("parked", True), ("consent", "yes"), ("online", True))
     flaky = (("metered", False), ("metered", True), ("metered", False))
     next_at = {f"{name} at step {at}": (build, at) for at in (3, 5, 7, 9) for name, build in (("next", NEXT), ("old", OLD))}
@@ -84,6 +89,11 @@ def _gated() -> tuple[World, ...]:
         World("dies before it is allowed", "waiting", "kill", conditions=calm, facts=good[:1], kills=5),
         World("dies before it may switch", "ready", "kill", conditions=still, facts=(("parked", True),), kills=5),
         World("prefetched when allowed", orders=(("prefetch", NEW),), conditions=calm, facts=good[:1]),
+        *(World(f"other terms at step {at}", orders=AGAIN, early=at, conditions=every, later=other, facts=good)
+          for at in range(2, 12)),
+        *(World(f"another barrier at step {at}", orders=AGAIN, early=at, conditions=online, later=apart, facts=good,
+                first_clears=True) for at in range(6, 12)),
+        *(World(f"only to be fetched at step {at}", orders=(("run", NEW), ("prefetch", NEW)), early=at) for at in range(2, 7)),
         *(World(f"all gates, {name}", orders=(("run", NEW), ("run", build)), early=at, conditions=every, facts=good)
           for name, (build, at) in next_at.items()),
     )  # fmt: skip

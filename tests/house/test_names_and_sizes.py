@@ -17,6 +17,7 @@ SPEAKS_OF_THE_MANAGER = {
 }
 NORMAL, MOST, FUNCTION = 300, 500, 40
 LONG_FILES = {
+    "agent/edgeops_agent/core/update.py": "one step function and its cases",
     "edgeops/rollout/engine.py": "one step function and its cases; apart they would have to be read together",
 }
 LONG_FUNCTIONS = {

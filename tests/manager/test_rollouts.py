@@ -110,6 +110,22 @@ def test_a_model_that_dies_after_its_trial_stops_the_rollout(fleet: Fleet) -> No
     assert next(row for row in shown["devices"] if row["device"] == first)["reason"] == "crashed"
 
 
+def test_what_a_disk_has_eaten_is_ordered_again(fleet: Fleet) -> None:
+    """A device whose committed model was damaged gets its order once more under a newer number, and only once while it is at it."""
+    release = fleet.publish(1)
+    rollout = fleet.start()
+    fleet.deliver()
+    fleet.commit("a", rollout, release)
+    fleet.deliver()
+    lost, device = OutcomeReport("main", 1, "", release, "failed", "bad-object", "rotten"), fleet.devices["a"]
+    orders = []
+    for counter in (1, 1, 2):
+        fleet.up("a", "state", device.state({"main": SlotReport("idle")}, counter, outcomes=(lost,)))
+        orders += [one.counter for one in fleet.deliver().values()]
+    assert orders == [2]
+    assert fleet.show(rollout)["counts"]["committed"] == 1
+
+
 def test_a_manager_from_a_backup_commands_above_the_devices_counter(fleet: Fleet) -> None:
     """The newest command a device reports is where the manager's numbering goes on."""
     device = fleet.devices["a"]

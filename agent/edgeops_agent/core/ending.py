@@ -15,7 +15,7 @@ def end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Slot:
     if target is None:
         return slot
     release = target.build.release if target.build else ""
-    outcome = Outcome(target.order, target.rollout, release, verdict, plain(reason, 64), plain(detail, 500))
+    outcome = Outcome(slot.order, target.rollout, release, verdict, plain(reason, 64), plain(detail, 500))
     rested = replace(slot, phase="idle", attempts=0, restarts=0, deadline=0, failure=("", ""), unproven=False, cleared=False)
     return tell(rested, outcome)
 

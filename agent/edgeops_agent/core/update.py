@@ -89,20 +89,29 @@ def _offered(slot: Slot, event: Offered) -> Step:
     target = event.target
     if target.order <= slot.order:
         return slot, ()
-    slot = replace(slot, order=target.order)
-    if slot.phase in WORKING and slot.target is not None:
-        if slot.target.build == target.build and slot.phase != "rollback" and slot.target.rollout == target.rollout:
-            # The same build under a newer order: ask again, so that answers carry the order we now wait for.
-            return replace(slot, target=target), (WORK[slot.phase](target), WakeAt(slot.deadline))
+    if slot.phase not in WORKING or slot.target is None:
+        return _begin(replace(slot, order=target.order), target, event.now)
+    if slot.phase == "rollback" or not _goes_on(slot.phase, slot.target, target):
         return _cancel_for(slot, target, event.now)
-    return _begin(slot, target, event.now)
+    if replace(target, order=slot.target.order) == slot.target:
+        return replace(slot, order=target.order), ()  # the work goes on, and what comes of it answers this order too
+    again = replace(slot, order=target.order, target=target, cleared=False)
+    if slot.phase == "trial":
+        return _try(again, target, event.now)
+    return again, (WORK[slot.phase](target), WakeAt(slot.deadline))
+
+
+def _goes_on(phase: str, old: Target, new: Target) -> bool:
+    """Whether what is being done for the old order serves the new one."""
+    same = (old.build, old.rollout) == (new.build, new.rollout)
+    return same and (old.action == new.action or phase in ("waiting", "fetch", "verify"))
 
 
 def _cancel_for(slot: Slot, target: Target, now: int) -> Step:
     """A newer order: end the one at hand as cancelled (or with the failure it already has), then begin anew."""
     ended = _cancel(slot)
-    begun, commands = _begin(ended, target, now)
-    return begun, (Run(ended.current), *commands)
+    begun, commands = _begin(replace(ended, order=target.order), target, now)
+    return begun, (Run(ended.current), Discard(keep(begun)), *commands)
 
 
 def _cancel(slot: Slot) -> Slot:
@@ -158,7 +167,7 @@ def _done(slot: Slot, event: Done) -> Step:
         case "trial":
             return _commit(slot, target, event.unproven)
         case "rollback":
-            return _end(slot, "rolled-back" if slot.failure[0] else "cancelled", *slot.failure)
+            return _gone_back(slot)
     return slot, ()
 
 
@@ -215,7 +224,7 @@ def _fall_back(slot: Slot, target: Target, now: int, reason: str, detail: str = 
     failure = (plain(reason, 64), plain(detail, 500))
     back = replace(slot, phase="rollback", failure=failure, bad=blame(slot, target), deadline=now + target.work_s)
     if slot.phase == "rollback":
-        return _end(slot, "rolled-back", *slot.failure)
+        return _gone_back(slot)
     return back, (Run(slot.current), WakeAt(back.deadline), Report())
 
 
@@ -258,7 +267,7 @@ def _tick(slot: Slot, event: Tick) -> Step:
     if target is None or slot.phase == "idle" or event.now < slot.deadline:
         return slot, ()
     if slot.phase == "rollback":
-        return _end(slot, "rolled-back", *slot.failure)
+        return _gone_back(slot)
     waited = ", ".join(target.gate(slot.phase)) or ("the barrier" if slot.phase == "proven" else "")
     why = f"waited in vain for {waited}" if waited else f"not done within the time allowed for {slot.phase}"
     return _fall_back(slot, target, event.now, f"{slot.phase}-deadline", why)
@@ -277,6 +286,12 @@ def _voided(slot: Slot, event: Voided) -> Step:
     ended = _cancel(slot) if working else slot
     anew = replace(ended, order=0, bad=(), outbox=tuple(replace(outcome, order=0) for outcome in ended.outbox))
     return anew, (Run(anew.current), Discard(keep(anew)), Report()) if working else ()
+
+
+def _gone_back(slot: Slot) -> Step:
+    """The old build takes the calls again; what the other one left is not needed any more."""
+    ended, commands = _end(slot, "rolled-back" if slot.failure[0] else "cancelled", *slot.failure)
+    return ended, (Discard(keep(ended)), *commands)
 
 
 def _end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Step:
