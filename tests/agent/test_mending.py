@@ -1,6 +1,7 @@
 """Bit rot: found by a slow look, mended by what the manager sends, and nothing that rotted is ever loaded."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,17 @@ def test_a_swept_object_is_no_rot(home: Home) -> None:
         path.unlink()
     home.live(60)
     assert "objects_damaged" not in home.ledger.record.counters
+
+
+@pytest.mark.parametrize("stream", ["none", "unreadable"])
+def test_what_cannot_be_mended_is_left(home: Home, stream: str) -> None:
+    """An older agent kept no stream list, or its file cannot be read: it is said, and the agent goes on."""
+    build = build_of(home.models[2])
+    if stream == "none":
+        build = replace(build, stream="")
+        home.ledger.store(home.ledger.record.with_slot("main", replace(home.slot, current=build)))
+    else:
+        (home.folder.documents / build.stream).unlink()
+        (home.folder.documents / build.stream).mkdir()
+    home.mending._begin("main", build)
+    assert not home.mending.wants()

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 
-from edgeops.wire.errors import EdgeopsError, Rejected
+from edgeops.wire.errors import EdgeopsError
 from edgeops.wire.messages import Want
 from edgeops.wire.release import Side
 
@@ -53,7 +53,7 @@ class Mending:
         self._wounds[key] = (slot, build)
         try:
             listed, size = self._folder.document(build.stream), builds.variant_of(self._folder, build).size
-        except Rejected as error:
+        except EdgeopsError as error:
             say("disk", f"{build.model}:{build.version} cannot be mended: {error}", "error", slot=slot, reason=error.reason)
             return
         self.downloads.begin(key, Target(0, "mend", "", build, stream=build.stream, most_bytes=size), listed)
