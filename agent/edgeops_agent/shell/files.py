@@ -5,6 +5,7 @@ Every call raises the OSError of the file system.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Disk:
 
     def read(self, path: Path, at: int = 0, most: int = -1) -> bytes:
         """See Files."""
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe that lies there is not waited for
             file.seek(at)
             return file.read(most)
 
@@ -123,7 +124,7 @@ class Disk:
 
     def lock(self, path: Path) -> int | None:
         """See Files."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+        descriptor = _open_lock(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -141,6 +142,17 @@ class Disk:
         """See Files."""
         with contextlib.suppress(OSError):  # it is let go of even where closing fails
             os.close(lock)
+
+
+def _open_lock(path: Path) -> int:
+    """Locking needs no writing: where nothing can be made or written, the file that is there will do."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, PRIVATE)
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        raise
 
 
 def _put(path: Path, flags: int, mode: int, at: int, data: bytes) -> None:
