@@ -10,6 +10,8 @@ from pathlib import Path
 
 from edgeops.wire.errors import Misuse
 
+from .journal import say
+
 BACKLOG = 128
 PATIENCE_S = 3.0
 
@@ -34,10 +36,14 @@ class Listeners:
 
     @staticmethod
     def open(host: str, port: int, path: Path | None) -> "Listeners":
-        """Bind and listen; raises Misuse("port-busy" | "cannot-listen" | "socket-busy" | "socket-path")."""
+        """Bind and listen; raises Misuse("port-busy" | "cannot-listen" | "socket-busy" | "socket-path").
+
+        A disk that takes no file leaves TCP.
+        """
         tcp = _listen_tcp(host, port)
         try:
-            return Listeners(tcp, _listen_unix(path) if path else None, path)
+            unix = _listen_unix(path) if path else None
+            return Listeners(tcp, unix, path if unix else None)
         except Misuse:
             tcp.close()
             raise
@@ -66,24 +72,30 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
         time.sleep(0.05)
 
 
-def _listen_unix(path: Path) -> socket.socket:
-    """A socket file nobody answers on is replaced; anything else that lies there is not touched."""
-    sock = socket.socket(socket.AF_UNIX)
+def _listen_unix(path: Path) -> socket.socket | None:
+    """A socket file nobody answers on is replaced; anything else that lies there is not touched. None when the disk refuses."""
     try:
+        return _bound(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise _no_path(path, error) from None
+        say("disk", f"nobody can call at {path}, TCP only: {error.strerror}", "error", unix=str(path))
+        return None
+
+
+def _bound(path: Path) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
             _check_stale(path)
             path.unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise _no_path(path, error) from None
+    sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(str(path))
         path.chmod(0o660)
         sock.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _no_path(path, error) from None
+        raise
     return sock
 
 
