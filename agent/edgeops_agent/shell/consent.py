@@ -46,7 +46,7 @@ class Consent:
 
     def answer(self, slot: str) -> Answer | None:
         """The newest answer for `slot`, whatever it was for; None when there is none that can be read."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             read = json.loads(self._files.read(self._folder / f"{slot}.json", 0, MOST_BYTES))
             answer = Answer(**read)
             numbers = type(answer.epoch) is int and type(answer.order) is int

@@ -48,11 +48,11 @@ def held(root: Path, files: Files = DISK) -> list[dict[str, Any]]:
 
 
 def _look(files: Files, path: Path) -> Iterator[dict[str, Any]]:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         lock = files.lock(path)
         if lock is None:
             read = json.loads(files.read(path, 0, 4096) or b"{}")
-            yield read if isinstance(read, dict) else {}
+            yield read if isinstance(read, dict) and isinstance(read.get("digest"), str) else {}
             return
         try:
             files.remove(path)

@@ -19,7 +19,7 @@ class Spool:
         self.dropped = 0
         self._sizes: dict[int, int] = {}  # of each message, oldest first
         with contextlib.suppress(OSError):
-            for number in sorted(int(name) for name in files.names(folder) if name.isdigit()):
+            for number in sorted(int(name) for name in files.names(folder) if _is_number(name)):
                 look = files.look(folder / str(number))
                 self._sizes[number] = look.size if look else 0
         self._next = max(self._sizes, default=-1) + 1
@@ -53,3 +53,7 @@ class Spool:
         self._sizes.pop(number, None)
         with contextlib.suppress(OSError):
             self._files.remove(self.folder / str(number))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 16
