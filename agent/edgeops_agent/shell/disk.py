@@ -59,6 +59,7 @@ class StateFolder:
         self.partial = root / "partial"
         self.slots = root / "slots"
         self.spool = root / "spool"
+        self._folders = (self.objects, self.documents, self.partial, self.slots, self.spool)
         self.fetches: WeakSet[Any] = WeakSet()
         """The downloads that write here; whoever forgets one gives its space back."""
         self._seq = 0
@@ -74,7 +75,7 @@ class StateFolder:
             if new:
                 files.make(self.root)
             self._keep_private()
-            for folder in (self.objects, self.documents, self.partial, self.slots, self.spool):
+            for folder in self._folders:
                 files.make(folder)
             files.sync(self.root)
             for folder in new:
@@ -132,19 +133,30 @@ class StateFolder:
                 if size < COPY_BYTES:
                     self.files.patch(path, size, bytes(COPY_BYTES - size))
                 self.files.sync(path)
-        for folder in (self.root, self.objects, self.documents, self.slots, self.spool):
+        for folder in self._folders:
             with refusals(f"{folder.name}/"):
-                for name in self.files.names(folder):
-                    if name.startswith(".") and name.endswith(".tmp"):
-                        self.files.remove(folder / name)
+                if self.files.look(folder) is None:  # whoever cleans up takes empty ones away
+                    self.files.make(folder)
+        for folder in (self.root, *self._folders):
+            with refusals(f"{folder.name}/"):
+                self._tidy(folder, [name for name in self.files.names(folder) if name.startswith(".") and name.endswith(".tmp")])
                 self.files.sync(folder)
+
+    def _tidy(self, folder: Path, names: Iterable[str]) -> int:
+        """Remove what can be removed: what somebody else has put there may stay. Returns how many files went."""
+        gone = 0
+        for name in names:
+            with contextlib.suppress(OSError):
+                self.files.remove(folder / name)
+                gone += 1
+        return gone
 
     def copies(self) -> dict[str, bytes | None]:
         """The bytes of each copy; None for one that was never written. What follows the first line is of older records."""
         copies: dict[str, bytes | None] = {}
         for name in ("a", "b"):
             try:
-                line = self.files.read(self.root / f"record.{name}").partition(b"\n")[0].rstrip(b"\0")
+                line = self.files.read(self.root / f"record.{name}", 0, COPY_BYTES).partition(b"\n")[0].rstrip(b"\0")
                 copies[name] = line or None
             except FileNotFoundError:
                 copies[name] = None
@@ -179,7 +191,7 @@ class StateFolder:
 
     def _last_resort(self, torn: bool) -> Record:
         try:
-            self._seq, kept = records.decode(self.files.read(self.keepsake))
+            self._seq, kept = records.decode(self.files.read(self.keepsake, 0, COPY_BYTES))
         except (OSError, Rejected):
             if not torn:
                 raise _not_enrolled(self.root) from None
@@ -251,6 +263,8 @@ class StateFolder:
 
     def document(self, digest: str) -> bytes:
         """A kept document; raises Rejected("missing-document"), Unfit (disk)."""
+        if not digest:  # an older agent did not keep which one it was
+            raise Rejected("missing-document", "the record does not say which document that was")
         try:
             return self.files.read(self.documents / digest)
         except FileNotFoundError:
@@ -263,10 +277,7 @@ class StateFolder:
         gone = 0
         for folder, wanted in ((self.objects, set(objects)), (self.documents, set(documents)), (self.partial, set(documents))):
             with contextlib.suppress(OSError):
-                for name in self.files.names(folder):
-                    if name not in wanted:
-                        self.files.remove(folder / name)
-                        gone += 1
+                gone += self._tidy(folder, [name for name in self.files.names(folder) if name not in wanted])
         return gone
 
 
