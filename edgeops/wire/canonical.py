@@ -55,7 +55,7 @@ def _problem(value: Any, depth: int) -> str:
     if isinstance(value, dict):
         for key, item in value.items():
             if not _is_key(key):
-                return f"key {key!r} is not printable ASCII"
+                return f"key {repr(key)[:80]} is not printable ASCII"
             if problem := _problem(item, depth + 1):
                 return problem
         return ""

@@ -81,6 +81,7 @@ BAD = {
     "a huge number": ('{"a": 9007199254740992}', "true, false"),
     "a long text": (json.dumps({"a": "x" * 65}), "true, false"),
     "a text with a line end": ('{"a": "x\\ny"}', "true, false"),
+    "a text in decomposed letters": ('{"a": "Cafe\u0301"}', "NFC"),
     "valid_s a truth": ('{"a": 1, "valid_s": true}', "valid_s"),
     "valid_s zero": ('{"a": 1, "valid_s": 0}', "valid_s"),
     "deep": ("[" * 15000, "recursion"),

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeops import __version__
+from edgeops.wire import canonical
+from edgeops.wire.canonical import LIMIT
 from edgeops.wire.conditions import Fact
 from edgeops.wire.device_class import classify
+from edgeops.wire.errors import Misuse
 from edgeops.wire.trust import KNOWN_MUST, Capabilities
 
 READY_MADE = ("power", "battery", "temperature_c", "network", "metered", "disk_free_mb", "memory_free_mb", "load_pct")
@@ -53,7 +56,16 @@ def facts(root: Path, sensed: Mapping[str, Fact] | None = None) -> dict[str, Fac
     found["cpus"] = os.cpu_count() or 1
     with contextlib.suppress(OSError):  # a disk that fails is not the moment to fall silent
         status = os.statvfs(root)
-        found["disk_free"] = status.f_bavail * status.f_frsize
+        found["disk_free"] = min(status.f_bavail * status.f_frsize, LIMIT)
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory"] = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return found
+        found["memory"] = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), LIMIT)
+    return {name: value for name, value in found.items() if _can_be_said(value)}
+
+
+def _can_be_said(value: Fact) -> bool:
+    """Whether a birth can hold it: better one without a fact than none at all."""
+    try:
+        canonical.encode(value)
+    except Misuse:
+        return False
+    return True

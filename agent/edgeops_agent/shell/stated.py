@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,14 +116,14 @@ def parse(data: bytes, path: Path) -> tuple[dict[str, Fact], int | None]:
         if not NAME.fullmatch(name) or name in NOT_FOR_FILES:
             raise Misuse("bad-facts", f"{path}: no file can state {name[:40]!r}; names are {NAME.pattern}")
         if not _is_fact(value):
-            wanted = f"true, false, a whole number or a text of at most {MOST_TEXT} characters"
+            wanted = f"true, false, a whole number or a text of at most {MOST_TEXT} characters in composed form (NFC)"
             raise Misuse("bad-facts", f"{path}: {name} must be {wanted}")
     return found, valid_s
 
 
 def _is_fact(value: Any) -> bool:
     if isinstance(value, str):
-        return len(value) <= MOST_TEXT and value.isprintable()
+        return len(value) <= MOST_TEXT and value.isprintable() and unicodedata.is_normalized("NFC", value)
     return isinstance(value, bool) or (isinstance(value, int) and abs(value) <= MOST_NUMBER)
 
 
