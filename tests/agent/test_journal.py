@@ -1,6 +1,7 @@
 """The agent's log: lines for people and programs, bounded on disk, and never in anybody's way."""
 
 import ast
+import io
 import json
 import os
 import subprocess
@@ -169,6 +170,22 @@ def test_a_reader_who_stops_reading_is_not_waited_for() -> None:
         finally:
             process.kill()
             os.close(ours)
+
+
+@pytest.mark.parametrize("style", journal.STYLES)
+@pytest.mark.parametrize("text", ["x" * 9000, "\u1234" * 9000, "\U0001f600" * 9000, "\U000e0001" * 9000, "\n" * 9000])
+@pytest.mark.parametrize("fields", [{}, {str(number): "\u1234" * 900 for number in range(9)}])
+def test_no_line_is_longer_than_a_pipe_promises_to_take(
+    monkeypatch: pytest.MonkeyPatch, style: str, text: str, fields: dict[str, logline.Value]
+) -> None:
+    """A long line to a reader who has stopped would be waited for: it loses its beginning, and is a line of its kind still."""
+    with (ours := io.TextIOWrapper(io.BytesIO(), encoding="utf-8")):
+        monkeypatch.setattr(sys, "stdout", ours)
+        monkeypatch.setattr(journal, "_would_wait", lambda: False)
+        assert journal.show_as(style)(Line(0.0, "warn", "refused", text + "end", fields))
+        shown = ours.buffer.getvalue()
+    assert len(shown) <= 4096 and b"end" in shown
+    assert style != "json" or json.loads(shown)["msg"].endswith("end")
 
 
 def test_lines_others_provoke_are_spared() -> None:

@@ -14,9 +14,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from .logline import Line, Value
+from .logline import MOST_TEXT, Line, Value
 
 QUIET_S = 10.0
+MOST_BYTES = 4000
+"""Of a line on standard output: less than what `select` promises to take without waiting."""
+LEAST_TEXT = 300
 MOST_EARLY = 100
 Take = Callable[[Line], bool]
 STYLES: Mapping[str, Callable[[Line], str]] = {
@@ -51,12 +54,21 @@ def show_as(style: str) -> Take:
         with contextlib.suppress(OSError, ValueError):
             if _would_wait():
                 return False
-            sys.stdout.write(f"{write(line)}\n")
+            sys.stdout.write(f"{_fitting(write, line)}\n")
             sys.stdout.flush()
             return True
         return False
 
     return take
+
+
+def _fitting(write: Callable[[Line], str], line: Line) -> str:
+    """The line in at most MOST_BYTES, without what begins a long text, in the end without its fields."""
+    for most in (MOST_TEXT, MOST_TEXT // 3, LEAST_TEXT):
+        shown = write(replace(line, text=line.text[-most:]))
+        if len(shown.encode(errors="replace")) <= MOST_BYTES:
+            return shown
+    return write(replace(line, text=line.text[-LEAST_TEXT:], fields={}))
 
 
 def _would_wait() -> bool:
