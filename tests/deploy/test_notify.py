@@ -47,6 +47,8 @@ def test_ready_beats_and_stopping_are_said(listener: socket.socket) -> None:
     [
         ({"WATCHDOG_USEC": ""}, ["READY=1"]),
         ({"WATCHDOG_USEC": "soon"}, ["READY=1"]),
+        ({"WATCHDOG_USEC": "9" * 400}, ["READY=1"]),
+        ({"WATCHDOG_USEC": str(2**64 - 1)}, ["READY=1", "WATCHDOG=1"]),
         ({"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}, ["READY=1"]),
         ({"WATCHDOG_USEC": "1000"}, ["READY=1", "WATCHDOG=1"]),
     ],

@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+MOST_DIGITS = 20  # of a number of 64 bits
+
 
 class Lifeline:
     """Says that the agent is up and that its loop turns; silent where nobody asked. Whoever hears nothing for too long kills us."""
@@ -14,7 +16,7 @@ class Lifeline:
         self._address = environment.get("NOTIFY_SOCKET", "").replace("@", "\0", 1)
         asked = environment.get("WATCHDOG_USEC", "")
         ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._every = int(asked) / 4e6 if asked.isascii() and asked.isdigit() and ours else 0.0
+        self._every = int(asked) / 4e6 if asked.isascii() and asked.isdigit() and len(asked) <= MOST_DIGITS and ours else 0.0
         self._now, self._due = now, 0.0
 
     def ready(self) -> None:
