@@ -10,13 +10,14 @@ import psutil
 import pytest
 
 from edgeops.wire import topics
+from edgeops.wire.conditions import Conditions
 from edgeops.wire.errors import Unfit
 from edgeops_agent.core.slot import Build, Done, Lost, Restarted, Run, Slot, Target, Tick
 from edgeops_agent.shell import builds
 from edgeops_agent.shell.clock import tick
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.frames import Channel
-from edgeops_agent.shell.news import Ailing, Collected, Ran
+from edgeops_agent.shell.news import Ailing, Collected, Fallen, Ran
 from edgeops_agent.shell.runnable import Limits, Runnable
 from edgeops_agent.shell.runner import SlotRunner
 from edgeops_agent.shell.supervisor import Supervisor
@@ -103,6 +104,40 @@ def test_what_is_kept_runs_while_the_disk_refuses(
     monkeypatch.setattr(type(agent.ledger), "ready", True)
     agent.composure.go_on()
     assert (agent.record.slots["main"].current, hands.told[1:]) == (kept, [Run(kept)])
+
+
+PARTED = Target(7, "run", "r1", BUILD, conditions=Conditions(barrier="b"))
+
+
+@pytest.mark.parametrize("disk", ["takes it", "refuses it at first"])
+def test_a_candidate_that_falls_at_the_barrier_is_not_started_again(
+    agent: Supervisor, hands: Hands, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    """Whatever order it waits under by now: what is committed runs, and its own order ends."""
+    old = replace(BUILD, release="b" * 64, version=2)
+    agent.ledger.store(agent.record.with_slot("main", Slot("proven", old, target=PARTED, order=9, deadline=tick() + 99)))
+    if disk != "takes it":
+        with monkeypatch.context() as refusing:
+            refusing.setattr(agent.folder, "save", refuse)
+            agent.composure.handle(("main", Fallen(BUILD, "crashed:SIGKILL")))
+        assert (agent.record.slots["main"].phase, hands.told) == ("proven", [Run(old)])
+        monkeypatch.setattr(type(agent.ledger), "ready", True)
+        agent.composure.go_on()
+    else:
+        agent.composure.handle(("main", Fallen(BUILD, "crashed:SIGKILL")))
+    slot = agent.record.slots["main"]
+    assert (slot.phase, slot.failure[0]) == ("rollback", "crashed:SIGKILL")
+    assert {one for one in hands.told if isinstance(one, Run)} == {Run(old)}
+
+
+@pytest.mark.parametrize("phase", ["idle", "install", "trial"])
+def test_a_committed_model_that_falls_is_started_again(agent: Supervisor, hands: Hands, phase: str) -> None:
+    """It is no failure of anything, but a crash is counted; while a candidate is coming nothing is put in its way."""
+    committed, other = replace(BUILD, release="b" * 64), Slot(phase, target=ENDLESS, order=5, deadline=tick() + 99)
+    agent.ledger.store(agent.record.with_slot("main", replace(other, current=committed)))
+    agent.composure.handle(("main", Fallen(committed, "crashed:SIGKILL", "words")))
+    assert agent.record.slots["main"].phase == phase and agent.record.counters["worker_crashes"] == 1
+    assert hands.told == ([] if phase == "trial" else [Run(committed)])
 
 
 def test_a_worker_that_counts_nonsense_ends_no_order(agent: Supervisor, hands: Hands) -> None:

@@ -9,7 +9,7 @@ from ..core.slot import Build, Event, Failed, Lost, Restarted, Slot, Tick
 from .clock import Clock
 from .journal import Sparing
 from .ledger import Ledger, Unsaved
-from .news import Ailing, Ran
+from .news import Ailing, Crashed, Fallen, Ran
 
 
 class Composure:
@@ -31,7 +31,11 @@ class Composure:
     def handle(self, item: Any) -> None:
         """Take one item. Never raises."""
         try:
-            self._take(item)
+            match item:
+                case (str(name), Fallen() as fallen):
+                    self._fell(name, fallen)
+                case _:
+                    self._take(item)
         except Unsaved:
             self._put_off(item)
         except Exception:
@@ -43,6 +47,17 @@ class Composure:
         for item in waiting:
             self.handle(item)
 
+    def _fell(self, name: str, fallen: Fallen) -> None:
+        """What waits for its commit has failed, under whatever order it waits by now; what is committed is started again."""
+        slot = self._ledger.record.slots.get(name, Slot())
+        if slot.target and slot.target.build == fallen.build and slot.phase in ("trial", "proven"):
+            words = f"the worker died before it was to commit; {fallen.words}"
+            self._feed(name, Failed(slot.phase, slot.target.order, self._clock.tick(), fallen.reason, words))
+            return
+        self._take((name, Crashed(fallen.build, fallen.reason, fallen.words)))
+        if slot.phase != "trial":  # there a candidate is about to take the calls
+            self._run_committed(name, None)
+
     def _put_off(self, item: Any) -> None:
         """What the disk does not let us save is not acted upon: events wait, messages are asked for again."""
         if not isinstance(item, tuple):
@@ -50,7 +65,7 @@ class Composure:
             return
         name, event = item
         failed = isinstance(event, Failed) and event.phase == "trial"
-        if failed or isinstance(event, Restarted):
+        if failed or isinstance(event, Restarted | Fallen):
             self._run_committed(name, None)
         if isinstance(event, Lost | Ailing):
             self._run_committed(name, self._kept_for(name, event))
@@ -68,7 +83,7 @@ class Composure:
         self._log.say("internal", f"not understood: {traceback.format_exc()}", "error")
         with contextlib.suppress(Exception):
             self._ledger.store(self._ledger.record.counted("internal_errors"))
-        if not (isinstance(item, tuple) and isinstance(item[1], Event | Ran)):
+        if not (isinstance(item, tuple) and isinstance(item[1], Event | Ran | Fallen)):
             return
         name, slot = item[0], self._ledger.record.slots.get(item[0], Slot())
         order, now = slot.target.order if slot.target else 0, self._clock.tick()

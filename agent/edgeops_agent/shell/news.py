@@ -33,6 +33,15 @@ class Crashed:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallen:
+    """What had passed its trial lost its worker and is not started again unasked: its runner does not know if it is committed."""
+
+    build: Build
+    reason: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ailing:
     """A committed, undamaged build could not be kept running for a reason that may pass; nothing of the slot runs now."""
 
@@ -40,5 +49,5 @@ class Ailing:
     reason: str
 
 
-Post = Callable[[Event | Ran | Collected | Crashed | Ailing], None]
+Post = Callable[[Event | Ran | Collected | Crashed | Fallen | Ailing], None]
 """How the hands of a slot tell it."""

@@ -22,7 +22,7 @@ from .disk import StateFolder, refusals
 from .hooks import Hooks
 from .journal import say
 from .lifetime import Histories, Live, last_words
-from .news import Ailing, Crashed, Post, Ran
+from .news import Ailing, Crashed, Fallen, Post, Ran
 from .revival import may_pass
 from .senses import folders_of
 from .starting import Proving, named
@@ -33,7 +33,6 @@ from .workers import DRAIN_SECONDS, Worker
 WATCH_S = 0.2
 AGAIN_S = (1.0, 2.0, 4.0)
 LEAVE_S = 2.0
-GRACE_S = 1.0  # a candidate that died after its trial stays dead so long: the model before it may have to come back instead
 
 
 class SlotRunner:
@@ -51,8 +50,7 @@ class SlotRunner:
         self._jobs: queue.Queue[Command | Build | None] = queue.Queue()
         self._live: Live | None = None
         self._trial: Trial | None = None
-        self._passed: Target | None = None
-        self._dead: tuple[Build, str, str, float] | None = None
+        self._passed = False
         self._histories = Histories()
         self._collected = now()
         self._leaving = threading.Event()
@@ -146,7 +144,7 @@ class SlotRunner:
     def _forget_trial(self) -> None:
         if self._trial:
             self._trial.hooks.end()
-        self._trial = self._passed = self._dead = None
+        self._trial, self._passed = None, False
 
     def _take_over(self, build: Build, worker: Worker) -> None:
         """The new worker accepts before the old one stops, so no call finds nobody."""
@@ -220,10 +218,8 @@ class SlotRunner:
             self._retire(live, None, seconds)
 
     def _watch(self) -> None:
-        live, trial, dead = self._live, self._trial, self._dead
+        live, trial = self._live, self._trial
         if live is None:
-            if dead and self._now() >= dead[3]:
-                self._revive(*dead[:3])
             return
         due = self._now() - self._collected >= self.collect_s
         if not live.worker.alive or ((trial or due) and not self._collect_from(live)):
@@ -240,13 +236,13 @@ class SlotRunner:
         if verdict.reason:
             self.post(Failed("trial", target.order, tick(), verdict.reason, verdict.detail))
         else:
-            self._passed = target
+            self._passed = True
             self.post(Done("trial", target.order, tick(), unproven=verdict.unproven))
 
     def _died(self, live: Live) -> None:
         """In trial a death is the verdict; a committed build is started again, a few times.
 
-        What has passed its trial may be committed or wait for that: it has failed if it waits. Who knows says so in a moment.
+        What has passed its trial may be committed or wait for that: it has failed if it waits. Who knows says what is to run.
         """
         trial, passed, reason = self._trial, self._passed, live.worker.reason or "crashed"
         self._forget_trial()
@@ -257,19 +253,15 @@ class SlotRunner:
         if trial:
             self.post(Failed("trial", trial.target.order, tick(), reason, f"the worker died while taking calls; {words}"))
             return
+        borne = live.history.deaths.borne(self._now(), self._now() - live.since)
         if passed:
-            self.post(Failed("proven", passed.order, tick(), reason, f"the worker died before it was to commit; {words}"))
-        if not live.history.deaths.borne(self._now(), self._now() - live.since):
-            self.post(Crashed(build, reason, words))
-            self._give_up(build, reason)
-        elif passed:
-            self._dead = (build, reason, words, self._now() + GRACE_S)
-        else:
-            self._revive(build, reason, words)
-
-    def _revive(self, build: Build, reason: str, words: str) -> None:
+            self.post(Fallen(build, reason, words))
+            return
         self.post(Crashed(build, reason, words))
-        self._ensure(build)
+        if borne:
+            self._ensure(build)
+        else:
+            self._give_up(build, reason)
 
     def _collect_from(self, live: Live) -> bool:
         """Pass on what the worker has counted; False when it does not answer any more."""
