@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,11 @@ def test_only_as_much_is_read_as_a_record_can_be(folder: StateFolder, monkeypatc
     read = folder.files.read
     monkeypatch.setattr(disk.StateFolder, "keepsake", folder.root / "record.b")
     monkeypatch.setattr(type(folder.files), "read", lambda _, path, at=0, most=-1: (asked.append(most), read(path, at, most))[1])
-    os.truncate(folder.root / "record.a", 8 << 30)
+    os.truncate(folder.root / "record.a", 64 << 20)
     assert folder.load().trust == Paper().trust
     os.truncate(folder.root / "record.a", 0)
     (folder.root / "record.b").write_bytes(b"x")
-    os.truncate(folder.root / "record.b", 8 << 30)
+    os.truncate(folder.root / "record.b", 64 << 20)
     with pytest.raises(Rejected, match="record-lost"):
         folder.load()
     assert set(asked) == {disk.COPY_BYTES}
@@ -180,11 +181,14 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for name in ("consent", "leases"):
         (tmp_path / name).mkdir()
         os.mkfifo(tmp_path / name / "main.json")
-    assert Consent(tmp_path).answer("main") is None
-    fd = os.open(tmp_path / "leases" / "main.json", os.O_RDWR)
-    fcntl.flock(fd, fcntl.LOCK_EX)
-    assert held(tmp_path) == []
-    os.close(fd)
+    writer = os.open(tmp_path / "leases" / "main.json", os.O_RDWR)
+    fcntl.flock(writer, fcntl.LOCK_EX)
+    found: list[Any] = []
+    reading = threading.Thread(target=lambda: found.extend((Consent(tmp_path).answer("main"), held(tmp_path))), daemon=True)
+    reading.start()
+    reading.join(10.0)
+    os.close(writer)
+    assert found == [None, []]
 
 
 def test_a_lease_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
