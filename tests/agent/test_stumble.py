@@ -211,7 +211,7 @@ def test_a_step_that_stumbles_costs_that_step(agent: Supervisor, hands: Hands, m
 def test_a_slot_that_cannot_be_revived_costs_no_other(agent: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two slots are due; the first raises, the second runs again all the same."""
     told: list[str] = []
-    monkeypatch.setattr(agent.revival, "due", lambda: ["aux", "main"])
+    monkeypatch.setattr(agent.revival, "due", lambda states: ["aux", "main"])
     monkeypatch.setattr(agent, "_run_committed", lambda name: told.append(name) if name == "main" else 1 / 0)
     agent._timers()
     assert told == ["main"] and agent.record.counters["internal_errors"] == 1

@@ -155,7 +155,7 @@ def test_a_model_that_keeps_dying_is_started_now_and_then_for_ever(rooms: Rooms,
             if life.said("Ailing"):
                 life.posted.clear()
                 assert revival.plan("main") <= MOST_S
-            for _ in revival.due():
+            for _ in revival.due({}):
                 life.run(life.old)
         starts = len(life.hired)
     short = lives_s <= HOUR_S / MOST_AN_HOUR

@@ -2,7 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from ..core.slot import Slot
 
 FIRST_S, MOST_S, CALM_S = 5.0, 60.0, 600.0
 STABLE_S, HOUR_S = 60.0, 3600.0
@@ -49,9 +51,10 @@ class Revival:
         self._last[slot], self._planned[slot] = (now, wait), now + wait
         return wait
 
-    def due(self) -> list[str]:
-        """The slots to try now, each said once."""
-        slots = [slot for slot, at in self._planned.items() if self._now() >= at]
+    def due(self, states: Mapping[str, Slot]) -> list[str]:
+        """The slots to try now, each said once; where a candidate is about to take the calls, or does, that is waited for."""
+        over = [slot for slot, at in self._planned.items() if self._now() >= at]
+        slots = [slot for slot in over if states.get(slot, Slot()).phase not in ("trial", "proven")]
         for slot in slots:
             del self._planned[slot]
         return slots

@@ -134,12 +134,24 @@ class SlotRunner:
     def _try(self, target: Target) -> bool:
         if target.build is None:
             return True
-        worker, old, began, earlier = self._proving.proved(target.build), self._live, self._now(), self._trial
+        if self._live and self._live.build != target.build:
+            self._passed = False  # it is committed, or no other build would be tried
+        worker = self._proving.proved(target.build, self._meanwhile)
+        old, began, earlier = self._live, self._now(), self._trial
         self._forget_trial()
         self._take_over(target.build, worker)  # with that the old worker's last counts are in
         hooks = Hooks(self._checks, environment(self.name, target, self.listeners)).begin()
         self._trial = Trial(target, self._now(), before(target, began, old, earlier), hooks)
         return False
+
+    def _meanwhile(self, candidate: Worker) -> None:
+        """While a candidate loads: what takes the calls is looked after, and the order to run something is the candidate's end."""
+        with self._jobs.mutex:
+            ordered = any(isinstance(job, Run) for job in self._jobs.queue)
+        if ordered:
+            candidate.stop()
+        elif self._trial is None:
+            self._watch()
 
     def _forget_trial(self) -> None:
         if self._trial:

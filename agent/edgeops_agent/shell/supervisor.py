@@ -255,7 +255,7 @@ class Supervisor:
             with due("gates"):
                 for told in list(self.gates.news(self.record)):
                     self.composure.handle(told)
-        for name in self.revival.due():
+        for name in self.revival.due(self.record.slots):
             with due("revival"):
                 self._run_committed(name)
         if self.link.connected:
