@@ -31,6 +31,7 @@ from edgeops_agent.core.slot import (
     Sense,
     Sensed,
     Slot,
+    Stopped,
     Target,
     Tick,
     Try,
@@ -79,6 +80,7 @@ class Sim:
     cleared: set[int] = field(default_factory=set)
     had: set[Build] = field(default_factory=set)
     deaths: int = 0
+    stops: int = 0
 
     def cut(self) -> None:
         """A place where the power may go."""
@@ -209,6 +211,10 @@ def _perform(sim: Sim, command: Any) -> None:
             key = (target.build, target.rollout)
             sim.tries[key] = sim.tries.get(key, 0) + 1
             sim.running = sim.trying = target.build
+            if sim.stops < sim.world.stops:
+                sim.stops += 1
+                sim.saved, _ = sim.machine.step(sim.saved, Stopped())
+                raise PowerCut
             _work(sim, "trial", target)
         case Run(build):
             sim.running, sim.trying = build, None

@@ -4,6 +4,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("trust bytes after a restart", '_enter(again, target, "fetch", event.now + target.fetch_s) if fetched', '_enter(again, target, slot.phase, event.now + target.fetch_s) if fetched'),
     ("no crash-loop bound", "if again.attempts > target.attempts or again.restarts > MAX_RESTARTS:", "if False:"),
     ("a gate's restarts count as attempts", 'BLAMELESS = ("waiting", "fetch", "ready")', "BLAMELESS = ()"),
+    ("an orderly stop counts as a crash", "slot.phase not in BLAMELESS and not slot.calm", "slot.phase not in BLAMELESS"),
     ("no outbox", 'outbox=(*slot.outbox, outcome)[-MAX_OUTBOX:]', "outbox=slot.outbox"),
     ("commit before the trial", 'case "install":\n            return _try(slot, target, event.now)', 'case "install":\n            return _commit(slot, target, False)'),
     ("skip verify", '_enter(slot, target, "verify", event.now + target.work_s)', '_enter(slot, target, "install", event.now + target.work_s)'),

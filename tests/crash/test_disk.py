@@ -11,7 +11,7 @@ from .cache import SimDisk
 from .desk import Desk
 from .images import ROOT
 from .proof import search
-from .story import STORY, furnish, mute, tell
+from .story import STORY, Device, furnish, mute, tell
 
 SAMPLES = {"cuts": 16, "second cuts": 60, "refusals": 20, "records": 50, "blobs": 30, "clocks": 6}
 """Of each search one of so many parts."""
@@ -25,6 +25,22 @@ def test_the_story_ends_well_on_a_disk_that_does() -> None:
     device = tell(disk, ROOT, desk)
     assert (device.running, desk.stored) == (STORY[-1], {1: "committed", 2: "committed", 3: "rolled-back", 4: "committed"})
     assert "internal_errors" not in device.agent.record.counters
+
+
+def test_an_agent_that_is_stopped_in_every_trial_blames_nobody() -> None:
+    """However often a service is restarted by hand, an update is no crash loop: it is committed when it is left alone."""
+    mute()
+    disk, desk = SimDisk(), Desk()
+    furnish(disk, ROOT)
+    device = Device(disk, ROOT, desk)
+    device.settle()
+    device.link.order(1)
+    for _ in range(6):
+        device.go(lambda: device.agent.record.slots["main"].phase == "trial")  # noqa: B023
+        device.close()
+        device = Device(disk, ROOT, desk)
+    device.settle()
+    assert (device.running, desk.stored) == (1, {1: "committed"})
 
 
 @pytest.mark.parametrize("name", SAMPLES)

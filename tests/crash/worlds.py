@@ -21,7 +21,8 @@ class World:
 
     `conditions` hold for every order, or `later` for all but the first. A device that dies while doing something (`kill`) does so
     `kills` times. `facts` become true one after the other, each when nothing else is left to happen; `clears` says whether the
-    manager lets a barrier commit (`first_clears`: before the next fact), `quiet` that nobody calls a model in its trial.
+    manager lets a barrier commit (`first_clears`: before the next fact), `quiet` that nobody calls a model in its trial,
+    `stops` how often the agent is stopped in an orderly way while a trial begins.
     """
 
     name: str
@@ -38,6 +39,7 @@ class World:
     clears: bool = True
     first_clears: bool = False
     quiet: bool = False
+    stops: int = 0
     ends: str = ""  # the reason the newest order must end with, where conditions or the barrier decide
 
 
@@ -56,6 +58,7 @@ def worlds() -> tuple[World, ...]:
     found.append(World("prefetched, then run", orders=(("prefetch", NEW), ("run", NEW))))
     found.append(World("removed while working", orders=(("run", NEW), ("none", None))))
     found.append(World("manager silent", offline=True))
+    found.append(World("stopped often in its trial", stops=9))
     found.append(World("nobody calls, same again", orders=AGAIN, quiet=True))
     found.append(World("nobody calls, at the barrier", conditions=Conditions(barrier="cell"), quiet=True))
     for early, (name, build) in itertools.product(range(2, 7), (("same", NEW), ("next", NEXT), ("old", OLD))):

@@ -16,7 +16,9 @@ def end(slot: Slot, verdict: str, reason: str = "", detail: str = "") -> Slot:
         return slot
     release = target.build.release if target.build else ""
     outcome = Outcome(slot.order, target.rollout, release, verdict, plain(reason, 64), plain(detail, 500))
-    rested = replace(slot, phase="idle", attempts=0, restarts=0, deadline=0, failure=("", ""), unproven=False, cleared=False)
+    rested = replace(
+        slot, phase="idle", attempts=0, restarts=0, deadline=0, failure=("", ""), unproven=False, cleared=False, calm=False
+    )
     return tell(rested, outcome)
 
 

@@ -29,7 +29,7 @@ from edgeops.wire.trust import (
 )
 
 from .record import Record
-from .slot import WORKING, Acked, Build, Cleared, Command, Failed, Fetch, Offered, Slot, Target, Voided
+from .slot import WORKING, Acked, Build, Cleared, Command, Failed, Fetch, Offered, Slot, Stopped, Target, Voided
 from .update import step
 
 FETCH_S, WORK_S = 86_400, 600
@@ -97,6 +97,13 @@ def obey(record: Record, data: bytes) -> tuple[Record, tuple[tuple[str, Command]
         told = told.with_slot(name, obeyed)
         given += [(name, one) for one in commands]
     return told, tuple(given)
+
+
+def rested(record: Record) -> Record:
+    """The record of an agent that is being stopped by somebody who means to: no slot will blame its target for that."""
+    for name, slot in record.slots.items():
+        record = record.with_slot(name, step(slot, Stopped())[0])
+    return record
 
 
 def _refuse(so_far: Received, name: str, data: bytes, error: EdgeopsError) -> Received:

@@ -75,6 +75,7 @@ class Slot:
     `target` is being worked on while `phase` is not idle. `deadline` is in the shell's seconds (monotonic within a boot).
     `attempts` counts restarts while the target could have caused them, `restarts` all. `unproven` and `cleared` matter in `proven`:
     the trial saw no traffic; the manager has let the barrier commit. `untried`: `current` was committed without traffic.
+    `calm`: the agent was stopped in an orderly way, so the next start says nothing about the target.
     """
 
     phase: str = "idle"
@@ -92,6 +93,7 @@ class Slot:
     unproven: bool = False
     cleared: bool = False
     untried: bool = False
+    calm: bool = False
 
 
 # Events. `order` ties an answer to the question; answers to older questions change nothing.
@@ -137,6 +139,11 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopped:
+    """The agent is being stopped by somebody who means to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Restarted:
     """The agent started; nothing done before is believed."""
 
@@ -177,7 +184,7 @@ class Tick:
     now: int
 
 
-Event = Offered | Done | Failed | Lost | Restarted | Acked | Tick | Sensed | Cleared | Voided
+Event = Offered | Done | Failed | Lost | Restarted | Stopped | Acked | Tick | Sensed | Cleared | Voided
 
 # Commands. All idempotent: doing one twice is doing it once.
 

@@ -10,7 +10,7 @@ Laws, each held by the crash harness (tests/crash):
 2. Commands are idempotent.
 3. One commit point: a passed trial sets `current`; nothing else ever does, but a local fall-back to `previous`.
 4. After a restart no bytes are believed: work starts over at `fetch`, which checks what is there.
-5. A crash-loop bound: `attempts` restarts while the target could have caused them, MAX_RESTARTS of any kind, then it has failed.
+5. A crash-loop bound: `attempts` restarts that the target could have caused, MAX_RESTARTS of any kind, then it has failed.
 6. Outcomes wait in `outbox` until acknowledged.
 7. Recovery is this same function fed `Restarted`.
 8. Every phase but idle has a deadline with a named outcome.
@@ -46,6 +46,7 @@ from .slot import (
     Sense,
     Sensed,
     Slot,
+    Stopped,
     Target,
     Tick,
     Try,
@@ -251,8 +252,8 @@ def _restarted(slot: Slot, event: Restarted) -> Step:
         return slot, (run, Report())
     if slot.phase == "rollback":
         return replace(slot, deadline=event.now + target.work_s), (run, WakeAt(event.now + target.work_s), Report())
-    blamed = slot.phase not in BLAMELESS
-    again = replace(slot, attempts=slot.attempts + blamed, restarts=slot.restarts + 1, unproven=False, cleared=False)
+    blamed = slot.phase not in BLAMELESS and not slot.calm
+    again = replace(slot, attempts=slot.attempts + blamed, restarts=slot.restarts + 1, unproven=False, cleared=False, calm=False)
     if again.attempts > target.attempts or again.restarts > MAX_RESTARTS:
         ended, commands = _fall_back(again, target, event.now, "crash-loop", f"{slot.restarts} restarts, the last in {slot.phase}")
         return ended, (run, *commands)
@@ -260,6 +261,10 @@ def _restarted(slot: Slot, event: Restarted) -> Step:
     fetched = slot.phase not in ("waiting", "fetch")
     begun, commands = _enter(again, target, "fetch", event.now + target.fetch_s) if fetched else _get(again, target, event.now)
     return begun, (run, *commands)
+
+
+def _stopped(slot: Slot, event: Stopped) -> Step:
+    return replace(slot, calm=slot.phase in WORKING), ()
 
 
 def _tick(slot: Slot, event: Tick) -> Step:
@@ -304,6 +309,7 @@ REACTIONS: dict[type, Callable[[Slot, Any], Step]] = {
     Failed: _failed,
     Lost: _lost,
     Restarted: _restarted,
+    Stopped: _stopped,
     Acked: _acked,
     Tick: _tick,
     Sensed: _sensed,

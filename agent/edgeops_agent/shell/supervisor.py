@@ -10,6 +10,7 @@ from typing import Any
 from edgeops.wire.errors import EdgeopsError, Unfit
 from edgeops.wire.messages import Bundle
 
+from ..core.receive import rested
 from ..core.record import Record
 from ..core.slot import Build, Command, Discard, Done, Event, Failed, Fetch, Lost, Report, Restarted, Run, Sense, Slot, Target
 from ..core.update import step
@@ -29,7 +30,7 @@ from .identity import Paths, load_signer
 from .inbox import Inbox, Message
 from .intake import Intake
 from .journal import Sparing, say
-from .ledger import Ledger
+from .ledger import Ledger, Unsaved
 from .link import LinkSettings
 from .mending import Mending
 from .news import Ailing, Collected, Crashed, Ran
@@ -148,8 +149,7 @@ class Supervisor:
 
     def turn(self, seconds: float = 0.0) -> bool:
         """Take one item, waiting for it so long at most, then see to what is due; whether there was one."""
-        item = self.inbox.take(seconds)
-        if item is not None:
+        if (item := self.inbox.take(seconds)) is not None:
             self.composure.handle(item)
         self._timers()
         return item is not None
@@ -211,7 +211,6 @@ class Supervisor:
             self.pointers.show(name, slot.current)
 
     def _act(self, commands: Sequence[tuple[str, Command]]) -> None:
-        report = False
         for name, command in commands:
             match command:
                 case Fetch(target):
@@ -219,12 +218,12 @@ class Supervisor:
                 case Discard():
                     builds.sweep(self.folder, self.record, needed(self.record))
                 case Report():
-                    report = True
+                    pass  # once, when all else is done
                 case Sense():
                     self.gates.ask(name)
                 case _:
                     self._runner(name).do(command)
-        if report:
+        if any(isinstance(command, Report) for _, command in commands):
             self.voice.report()
 
     def _runner(self, name: str) -> Runner:
@@ -286,6 +285,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Stop what runs, say goodbye, give everything back."""
+        with contextlib.suppress(Unsaved):
+            self._store(rested(self.record))
         for runner in self.runners.values():
             runner.stop()
         self.senses.stop()
