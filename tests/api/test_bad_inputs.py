@@ -201,7 +201,7 @@ def test_a_release_that_lies_about_its_size_is_refused(client: TestClient, hub: 
 def test_a_version_cannot_be_used_twice(client: TestClient, hub: Hub) -> None:
     """Another release under the same model and version is a conflict."""
     signer = release_signer(hub.layout.root)
-    for made, status in ((make_release(signer), 201), (make_release(signer), 409)):
+    for made, status in ((make_release(signer), 201), (make_release(signer, size=1000), 409)):
         for digest, data in made.objects.items():
             client.put(f"{API}/objects/{digest}", content=data)
         assert client.post(f"{API}/releases", json={"envelope": made.envelope.decode()}).status_code == status
