@@ -53,7 +53,7 @@ BUGS = (
     Bug("a killed agent's names are not made durable", DISK, "                self.files.sync(folder)\n\n", "\n", "second cuts", "(sync /documents), then"),
     Bug("a name that could not be synced is forgotten", DISK, "        self._owed.add(path.parent)\n", "", "refusals", "sync /documents"),
     Bug("what the disk refused is acted upon", LEDGER, "raise Unsaved(error.reason, error.message) from None", "self.record = record\n            return", "refusals"),
-    Bug("a document that cannot be read is a lost one", DISK, 'except FileNotFoundError:\n            raise Rejected("missing-document"', 'except OSError:\n            raise Rejected("missing-document"', "refusals"),
+    Bug("a document that cannot be read is a lost one", DISK, 'except FileNotFoundError:\n            raise Rejected("missing-document"', 'except OSError:\n            raise Rejected("missing-document"', "refusals", "read /documents"),
     Bug("deadlines by the wall clock", CLOCK, "return int(self.monotonic())", "return int(self._wall())", "clocks"),
     Bug("the wall clock is believed over a signed time", CLOCK, "        if self._anchor:\n            at, since", "        if False:\n            at, since", "clocks"),
     Bug("a birth that could not be said is forgotten", SUPERVISOR, "missed = not self.voice.birth(", "missed = None is self.voice.birth(", "refusals"),
