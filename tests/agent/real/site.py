@@ -180,25 +180,38 @@ class Site:
 
     def retained(self, device: str) -> bytes:
         """The retained order of a device."""
+        return bytes(until(lambda: self._ask_retained(device), "the retained order"))
+
+    def _ask_retained(self, device: str) -> bytes | None:
         found: queue.Queue[bytes] = queue.Queue()
-        with self._connected() as client:
+        with self._connected() as client, contextlib.suppress(queue.Empty):
             client.on_message = lambda _client, _data, message: found.put(bytes(message.payload))
             client.subscribe(topics.down(device, "desired"), 1)
-            return found.get(timeout=PATIENCE_S)
+            return found.get(timeout=2)
+        return None
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[mqtt.Client]:
-        pki, port = self.root / "pki", int(self.ready["mqtt"].rsplit(":", 1)[1])
+        """A client that was let in; the manager, whose name it bears, may throw it out at any time, and then it stays out."""
+        client = until(self._enter, "the thief's connection")
+        yield client
+        client.disconnect()
+        client.loop_stop()
+
+    def _enter(self) -> mqtt.Client | None:
+        pki, port, entered = self.root / "pki", int(self.ready["mqtt"].rsplit(":", 1)[1]), threading.Event()
         name = f"thief-{secrets.token_hex(4)}"
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, reconnect_on_failure=False)
         client.tls_set(str(pki / "ca.crt"), str(pki / "manager.crt"), str(pki / "manager.key"))
         client.max_queued_messages_set(0)
+        client.on_connect = lambda _client, _data, _flags, code, _props: code.is_failure or entered.set()
         client.connect("127.0.0.1", port)
         client.loop_start()
-        until(client.is_connected, "the thief's connection")
-        yield client
+        if entered.wait(2):
+            return client
         client.disconnect()
         client.loop_stop()
+        return None
 
 
 def _make_model(path: Path, seed: int, hidden: int) -> None:
