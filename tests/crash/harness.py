@@ -175,6 +175,7 @@ def _the_world_moves(sim: Sim) -> bool:
         name, value = sim.world.facts[sim.told]
         sim.told += 1
         sim.facts[name] = value
+        sim.now += 1
         sim.events.append(Sensed(dict(sim.facts), sim.now))
         return True
     if may_clear:
@@ -288,8 +289,10 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     if after.phase in words.WORKING:
         _require(after.deadline > 0, f"{after.phase} has no deadline")
     if isinstance(event, Sensed) and after.target and after.phase in ("waiting", "fetch"):
-        _require(after.deadline == before.deadline, "conditions put off the deadline")
+        _require(_fetched_by(after) == _fetched_by(before), "conditions put off the deadline")
         _require(after.phase == "waiting" or not unmet(after.target.conditions.fetch, event.facts), "goes on fetching")
+    if isinstance(event, Offered | Restarted) and after.target and after.phase == "waiting":
+        _require(after.deadline <= event.now + after.target.conditions.wait_s, "waits longer than it may")
     claims = after.last is not None and after.last.verdict == "committed" and after.last.release != OLD.release
     _require(not (sim.world.quiet and claims), "a model that nobody called counts as proven")
     if after.current != before.current and after.current is not None:
@@ -303,6 +306,11 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     if sim.world.fails and after.current == NEW and not 0 < sim.world.kills <= sim.deaths:
         raise Violation("a bad release was committed")
     _require(after.attempts <= 4, "restarts without bound")
+
+
+def _fetched_by(slot: Slot) -> int:
+    """When the fetch must be over, whether it is going on or waited for."""
+    return slot.deadline + (slot.target.fetch_s if slot.target and slot.phase == "waiting" else 0)
 
 
 def _check_gates(sim: Sim, before: Slot) -> None:

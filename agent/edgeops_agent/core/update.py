@@ -64,6 +64,15 @@ WORK: dict[str, Callable[[Target], Command]] = {
 }  # fmt: skip
 """What is done in each phase; repeating it is safe."""
 
+BOUNDS: dict[str, Callable[[Target], int]] = {
+    "waiting": lambda target: target.conditions.wait_s,
+    "fetch": lambda target: target.fetch_s + (target.conditions.wait_s if target.conditions.fetch else 0),
+    "verify": lambda target: target.work_s, "install": lambda target: target.work_s,
+    "ready": lambda target: target.conditions.wait_s, "trial": lambda target: target.trial_s + target.work_s,
+    "proven": lambda target: target.conditions.commit_s,
+}  # fmt: skip
+"""How long a phase may take, seconds. Waiting to fetch and fetching run on one clock: conditions that come and go put nothing off."""
+
 UNTOUCHED = ("waiting", "fetch", "verify", "ready")
 """Here a failure has nothing to undo, and says nothing of the build."""
 
@@ -97,9 +106,9 @@ def _offered(slot: Slot, event: Offered) -> Step:
     if replace(target, order=slot.target.order) == slot.target:
         return replace(slot, order=target.order), ()  # the work goes on, and what comes of it answers this order too
     again = replace(slot, order=target.order, target=target, cleared=False)
-    if slot.phase == "trial":
-        return _try(again, target, event.now)
-    return again, (WORK[slot.phase](target), WakeAt(slot.deadline))
+    if slot.phase in ("waiting", "fetch"):
+        return _get(again, target, event.now)
+    return _enter(again, target, slot.phase, event.now)
 
 
 def _goes_on(phase: str, old: Target, new: Target) -> bool:
@@ -133,13 +142,14 @@ def _begin(slot: Slot, target: Target, now: int) -> Step:
 
 
 def _get(slot: Slot, target: Target, now: int) -> Step:
-    """Fetch, or wait until that is allowed; one deadline for both, so that conditions which come and go do not put it off."""
-    if target.conditions.fetch:
-        return _enter(slot, target, "waiting", now + target.conditions.wait_s + target.fetch_s)
-    return _enter(slot, target, "fetch", now + target.fetch_s)
+    return _enter(slot, target, "waiting" if target.conditions.fetch else "fetch", now)
 
 
-def _enter(slot: Slot, target: Target, phase: str, deadline: int) -> Step:
+def _enter(slot: Slot, target: Target, phase: str, now: int) -> Step:
+    return _until(slot, target, phase, now + BOUNDS[phase](target))
+
+
+def _until(slot: Slot, target: Target, phase: str, deadline: int) -> Step:
     entered = replace(slot, phase=phase, deadline=deadline)
     return entered, (WORK[phase](target), WakeAt(deadline), Report())
 
@@ -153,27 +163,23 @@ def _done(slot: Slot, event: Done) -> Step:
         return slot, ()
     match slot.phase:
         case "fetch":
-            return _enter(slot, target, "verify", event.now + target.work_s)
+            return _enter(slot, target, "verify", event.now)
         case "verify" if target.action == "prefetch":
             return _end(slot, "prefetched")
         case "verify":
-            return _enter(slot, target, "install", event.now + target.work_s)
+            return _enter(slot, target, "install", event.now)
         case "install" if target.conditions.activate:
-            return _enter(slot, target, "ready", event.now + target.conditions.wait_s)
+            return _enter(slot, target, "ready", event.now)
         case "install":
-            return _try(slot, target, event.now)
+            return _enter(slot, target, "trial", event.now)
         case "trial" if target.conditions.commit or target.conditions.barrier:
             passed = replace(slot, unproven=event.unproven)
-            return _enter(passed, target, "proven", event.now + target.conditions.commit_s)
+            return _enter(passed, target, "proven", event.now)
         case "trial":
             return _commit(slot, target, event.unproven)
         case "rollback":
             return _gone_back(slot)
     return slot, ()
-
-
-def _try(slot: Slot, target: Target, now: int) -> Step:
-    return _enter(slot, target, "trial", now + target.trial_s + target.work_s)
 
 
 def _commit(slot: Slot, target: Target, unproven: bool) -> Step:
@@ -192,12 +198,12 @@ def _sensed(slot: Slot, event: Sensed) -> Step:
     if about(terms, CONSENT) and event.facts.get(CONSENT) == "no":
         return _fall_back(slot, target, event.now, "denied", "somebody at the device said no")
     if slot.phase == "fetch":
-        return _enter(slot, target, "waiting", slot.deadline) if missing else (slot, ())
+        return _until(slot, target, "waiting", slot.deadline - target.fetch_s) if missing else (slot, ())
     if missing or (slot.phase == "proven" and target.conditions.barrier and not slot.cleared):
         return slot, ()
     if slot.phase == "waiting":
-        return _enter(slot, target, "fetch", slot.deadline)
-    return _try(slot, target, event.now) if slot.phase == "ready" else _commit(slot, target, slot.unproven)
+        return _until(slot, target, "fetch", slot.deadline + target.fetch_s)
+    return _enter(slot, target, "trial", event.now) if slot.phase == "ready" else _commit(slot, target, slot.unproven)
 
 
 def _cleared(slot: Slot, event: Cleared) -> Step:
@@ -259,7 +265,7 @@ def _restarted(slot: Slot, event: Restarted) -> Step:
         return ended, (run, *commands)
     # What had been fetched is looked at, and fetched again only where it is damaged.
     fetched = slot.phase not in ("waiting", "fetch")
-    begun, commands = _enter(again, target, "fetch", event.now + target.fetch_s) if fetched else _get(again, target, event.now)
+    begun, commands = _enter(again, target, "fetch", event.now) if fetched else _get(again, target, event.now)
     return begun, (run, *commands)
 
 

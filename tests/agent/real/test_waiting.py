@@ -65,6 +65,15 @@ def test_a_no_ends_the_order(site: Site, device: Callable[..., Agent]) -> None:
     assert agent.runs() == agent.serves() == "small:1"
 
 
+def test_what_never_comes_is_not_waited_for_longer(site: Site, device: Callable[..., Agent]) -> None:
+    """A device told to wait two seconds for a cheap network gives the order up after two, by that name."""
+    agent = device(holds="small:1")
+    start(site, f"name={agent.name}", "--fetch-when", "!metered", "--wait-s", "2")
+    ended = agent.ended("failed")
+    assert ended.reason == "waiting-deadline" and "!metered" in ended.detail
+    assert agent.runs() == agent.serves() == "small:1"
+
+
 def test_all_or_nothing(site: Site, device: Callable[..., Agent]) -> None:
     """Two devices of one barrier: the first waits with its trial passed until the second has passed too; then both commit."""
     first, second = device(holds="small:1"), device(holds="small:1")
