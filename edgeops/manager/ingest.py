@@ -182,7 +182,7 @@ class Ingest:
         if ours and state.command > row["command"]:
             rows.change(tx, devices, {"id": row["id"]}, command=state.command)
         if state.outcomes:
-            command(self._hub, tx, row["id"], "ack", max(outcome.order for outcome in state.outcomes))
+            command(self._hub, tx, row["id"], "ack", state.seq)
         if ours and state.counter > row["counter"] and self._adopted.get(row["id"], 0) + ADOPT_S <= now:
             self._adopted[row["id"]] = now
             audit.write(tx, now, "ingest", "counter-adopted", row["id"], f"{row['counter']} -> {state.counter}")

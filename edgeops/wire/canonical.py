@@ -14,6 +14,7 @@ from .errors import Misuse, Rejected
 LIMIT = 2**53 - 1
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False)
 
 
 def encode(value: Any) -> bytes:
@@ -21,7 +22,7 @@ def encode(value: Any) -> bytes:
     problem = _problem(value, 0)
     if problem:
         raise Misuse("not-canonical", f"cannot encode: {problem}")
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def decode(data: bytes, what: str = "document", limit: int = MAX_BYTES) -> Any:

@@ -177,7 +177,7 @@ COMMANDS = ("ack", "commit")
 class CommandDocument:
     """A command of the online key, numbered on its own.
 
-    `ack`: the outcomes of all orders up to `order` are stored. `commit`: whatever waits at a barrier under an order up to `order`
+    `ack`: what the reports numbered up to `upto` told is stored. `commit`: whatever waits at a barrier under an order up to `upto`
     may commit, since every device of that barrier has passed its trial.
     """
 
@@ -187,7 +187,7 @@ class CommandDocument:
     epoch: int
     counter: int
     kind: str
-    order: int = 0
+    upto: int = 0
 
     def payload(self) -> dict[str, Any]:
         """The JSON payload."""
@@ -200,5 +200,5 @@ class CommandDocument:
             raise fields.fail("kind", ", ".join(COMMANDS))
         return CommandDocument(
             fields.text("fleet", ID), fields.text("device", ID), fields.number("incarnation", 1), fields.number("epoch"),
-            fields.number("counter", 1), fields.text("kind"), fields.number("order"),
+            fields.number("counter", 1), fields.text("kind"), fields.number("upto"),
         )  # fmt: skip

@@ -59,9 +59,9 @@ class Paper:
         document = Desired("berlin", "pi-01", 1, 0, counter, NOW, NOW + 1000, {"main": wish})
         return seal("desired", replace(document, **changes).payload(), [self.keys["online"]])
 
-    def ack(self, counter: int, order: int, epoch: int = 0) -> bytes:
-        """A command that acknowledges all outcomes up to `order`."""
-        document = CommandDocument("berlin", "pi-01", 1, epoch, counter, "ack", order)
+    def ack(self, counter: int, report: int, epoch: int = 0) -> bytes:
+        """A command that acknowledges all reports up to `report`."""
+        document = CommandDocument("berlin", "pi-01", 1, epoch, counter, "ack", report)
         return seal("command", document.payload(), [self.keys["online"]])
 
     def time(self, nonce: str, now: int = NOW, counter: int = 0) -> bytes:

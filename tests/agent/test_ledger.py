@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgeops.wire.errors import Unfit
+from edgeops_agent.core.ending import tell
 from edgeops_agent.core.record import Record
-from edgeops_agent.core.slot import Slot
+from edgeops_agent.core.slot import Outcome, Slot
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.ledger import AHEAD, COUNTS_S, FIRST_WAIT_S, Ledger, Unsaved
 
@@ -97,6 +98,19 @@ def test_report_numbers_never_go_back(disk: Disk) -> None:
         ledger = ledger_of(disk)
     assert seen == sorted(set(seen))
     assert disk.saves == 6
+
+
+def test_an_outcome_knows_which_reports_cannot_have_told_of_it(disk: Disk) -> None:
+    """The number of the last report before it was stored is stored with it, and stays as it is over later saves and restarts."""
+    ledger, seen = ledger_of(disk), []
+    for order in (1, 2):
+        ledger = ledger_of(disk)
+        seen.append(max(ledger.report_number() for _ in range(7)))
+        slot = ledger.record.slots.get("main", Slot())
+        ledger.store(ledger.record.with_slot("main", tell(slot, Outcome(order, "r1", "a" * 64, "failed"))))
+        assert ledger.report_number() > seen[-1]
+        ledger.store(ledger.record.counted("x"))
+    assert [outcome.after for outcome in ledger_of(disk).record.slots["main"].outbox] == seen
 
 
 def test_a_save_needs_no_new_space(disk: Disk) -> None:

@@ -103,11 +103,14 @@ def test_unfit_release_ends_at_once_with_the_reason(paper: Paper) -> None:
 
 
 def test_an_acknowledged_outcome_leaves_the_outbox_once(paper: Paper) -> None:
-    """A new command empties the outbox up to its order; the same again changes nothing; an older one is a refused replay."""
+    """A new command empties the outbox of what its report told, not of what came after that; the same again changes nothing; an
+    older one is a refused replay."""
     digest, release = paper.release(make_release(classes=("arm-dot",)))
     bundle = Bundle((("release", release), ("desired", paper.desired(3, digest))))
-    full = receive(Record(paper.trust), bundle, situation(paper)).record
-    assert [outcome.order for outcome in full.slots["main"].outbox] == [3]
+    new = receive(Record(paper.trust), bundle, situation(paper)).record
+    assert [outcome.order for outcome in new.slots["main"].outbox] == [3]
+    assert obey(new, paper.ack(1, 9))[0].slots["main"].outbox, "nobody can have heard of what is not stored"
+    full = new.noted(2).noted(7)
     early, _ = obey(full, paper.ack(1, 2))
     assert early.slots["main"].outbox and early.trust.command == 1
     done, _ = obey(early, paper.ack(2, 3))
@@ -252,7 +255,7 @@ def test_slots_do_not_pile_up(paper: Paper) -> None:
     record = Record(paper.trust)
     for counter in range(1, 40):
         record = receive(record, two_slots(paper, counter, main="run", **{f"s{counter}": "none"}), situation(paper)).record
-        record, _ = obey(record, paper.ack(counter, counter))
+        record, _ = obey(record.noted(counter - 1), paper.ack(counter, counter))
         assert len(record.slots) <= 2
     for counter in range(40, 60):
         record = receive(record, two_slots(paper, counter, **{f"s{counter}": "run"}), situation(paper)).record

@@ -171,7 +171,7 @@ class Desk:
         if not said["outcomes"]:
             return []
         self.command += 1
-        ack = CommandDocument(FLEET, NAME, 1, 0, self.command, "ack", max(int(one["order"]) for one in said["outcomes"]))
+        ack = CommandDocument(FLEET, NAME, 1, 0, self.command, "ack", int(said["seq"]))
         return [("cmd", seal("command", ack.payload(), [KEYS["online"]]))]
 
     def _note(self, name: str, number: int) -> None:

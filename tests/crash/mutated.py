@@ -7,7 +7,8 @@ from types import ModuleType
 
 import edgeops_agent.core.update as product
 
-from .harness import Violation, cases, run
+from .cases import cases
+from .harness import Violation, run
 from .mutants import MUTANTS
 
 SOURCES = {name: Path(product.__file__).with_name(f"{name}.py").read_text() for name in ("update", "ending")}

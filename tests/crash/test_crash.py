@@ -7,7 +7,7 @@ import pytest
 import edgeops_agent.core.update as product
 from edgeops_agent.core.slot import Offered, Restarted, Slot, Target
 
-from .harness import explore
+from .cases import explore
 from .mutated import BUGS, is_caught
 from .worlds import NEW, OLD, worlds
 

@@ -10,10 +10,10 @@ import edgeops_agent.core.update as product
 
 from ..sim import seeds as network
 from . import bugs, killing, proof
-from .harness import explore
+from .cases import explore
 from .mutated import BUGS, is_caught
 
-PARTS, EVERY = 2, 6
+PARTS, EVERY = 2, 12
 
 
 def core(part: int) -> tuple[int, list[str]]:

@@ -60,7 +60,7 @@ def told(fleet: Fleet) -> dict[str, list[int]]:
     for device in fleet.devices.values():
         device.commands.clear()
     fleet.believed = fleet.deliver()  # type: ignore[attr-defined]
-    found = {name: [one.order for one in device.commands if one.kind == "commit"] for name, device in fleet.devices.items()}
+    found = {name: [one.upto for one in device.commands if one.kind == "commit"] for name, device in fleet.devices.items()}
     return {name: orders for name, orders in found.items() if orders}
 
 

@@ -89,7 +89,7 @@ def test_an_outcome_in_the_outbox_settles_though_the_slot_works_on(fleet: Fleet)
         fleet.deliver()
     counts = fleet.show(first)["counts"]
     assert (counts["started"], counts["failed"], counts["committed"]) == (1, 1, 0)
-    assert [(one.kind, one.order, one.counter) for one in device.commands] == [("ack", 1, 1), ("ack", 1, 2)]
+    assert [(one.kind, one.upto, one.counter) for one in device.commands] == [("ack", 3, 1), ("ack", 4, 2)]
 
 
 def test_a_model_that_dies_after_its_trial_stops_the_rollout(fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
         "receive(replace(self.record, trust=replace(self.record.trust, counter=0)), Bundle",
     ),
     ("reports unsigned", "straw", "state.payload(), [self.signer])", "state.payload(), [])"),
-    ("acts before it saves", "straw", "            self.ports.kept.save(record)\n", ""),
+    ("acts before it saves", "straw", "self.ports.kept.save(stored := record.noted(record.report_seq))", "stored = record"),
     (
         "reports with the same number", "straw", "report_seq=self.record.report_seq + 1))\n        state",
         "report_seq=1))\n        state",

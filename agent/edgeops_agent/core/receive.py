@@ -91,7 +91,7 @@ def obey(record: Record, data: bytes) -> tuple[Record, tuple[tuple[str, Command]
             return record, ()
         raise
     told, given = replace(record, trust=trust), []
-    event = Cleared(command.order) if command.kind == "commit" else Acked(command.order)
+    event = Cleared(command.upto) if command.kind == "commit" else Acked(command.upto)
     for name, slot in record.slots.items():
         obeyed, commands = step(slot, event)
         told = told.with_slot(name, obeyed)

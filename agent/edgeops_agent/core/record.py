@@ -50,6 +50,17 @@ class Record:
             name = "others"
         return replace(self, counters={**self.counters, name: self.counters.get(name, 0) + by})
 
+    def noted(self, report: int) -> "Record":
+        """A copy in which every outcome that is new knows that no report up to the number `report` tells of it."""
+        if all(outcome.after >= 0 for slot in self.slots.values() for outcome in slot.outbox):
+            return self
+        return replace(self, slots={name: _noted(slot, report) for name, slot in self.slots.items()})
+
+
+def _noted(slot: Slot, report: int) -> Slot:
+    outbox = (replace(outcome, after=report) if outcome.after < 0 else outcome for outcome in slot.outbox)
+    return replace(slot, outbox=tuple(outbox))
+
 
 def encode(record: Record, seq: int) -> bytes:
     """The bytes of one copy."""

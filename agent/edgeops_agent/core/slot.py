@@ -58,7 +58,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an order ended; kept until the manager has acknowledged it."""
+    """How an order ended; kept until the manager has acknowledged a report that told of it, that is one numbered above `after`
+    (-1: not stored yet)."""
 
     order: int
     rollout: str
@@ -66,6 +67,7 @@ class Outcome:
     verdict: str
     reason: str = ""
     detail: str = ""
+    after: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +154,9 @@ class Restarted:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """The manager has stored the outcome of `order`."""
+    """The manager has stored what the reports up to `report` told."""
 
-    order: int
+    report: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ BOUNDS: dict[str, Callable[[Target], int]] = {
     "ready": lambda target: target.conditions.wait_s, "trial": lambda target: target.trial_s + target.work_s,
     "proven": lambda target: target.conditions.commit_s,
 }  # fmt: skip
-"""How long a phase may take, seconds. Waiting to fetch and fetching run on one clock: conditions that come and go put nothing off."""
+"""How long a phase may take, seconds. To wait for a fetch and to fetch run on one clock: what comes and goes puts nothing off."""
 
 UNTOUCHED = ("waiting", "fetch", "verify", "ready")
 """Here a failure has nothing to undo, and says nothing of the build."""
@@ -237,7 +237,8 @@ def _fall_back(slot: Slot, target: Target, now: int, reason: str, detail: str = 
 
 def _lost(slot: Slot, event: Lost) -> Step:
     """What ran cannot: go back to `previous`, or to no model at all, and say so. It is not tried again under the same order unless
-    its bytes were damaged. What has passed its trial but not committed goes the way of a failed trial.
+    its bytes were damaged. What has passed its trial but not committed goes the way of a failed trial; a candidate beside it is
+    no worse for it.
     """
     target = slot.target
     if target and target.build and slot.phase == "proven" and target.build.release == event.release:
@@ -248,7 +249,11 @@ def _lost(slot: Slot, event: Lost) -> Step:
     bad = blame(slot, target, event.reason) if target and ordered else slot.bad
     fallen = replace(slot, current=slot.previous, previous=None, bad=bad, untried=True)
     outcome = Outcome(slot.order, "", event.release, "failed", event.reason, "the committed model could not run")
-    return tell(fallen, outcome), (Run(fallen.current), Report())
+    told = tell(fallen, outcome)
+    if slot.phase == "proven":
+        return told, (Report(),)
+    begun, commands = _enter(told, target, "trial", event.now) if target and slot.phase == "trial" else (told, (Report(),))
+    return begun, (Run(fallen.current), *commands)
 
 
 def _restarted(slot: Slot, event: Restarted) -> Step:
@@ -285,13 +290,13 @@ def _tick(slot: Slot, event: Tick) -> Step:
 
 
 def _acked(slot: Slot, event: Acked) -> Step:
-    return replace(slot, outbox=tuple(outcome for outcome in slot.outbox if outcome.order > event.order)), ()
+    return replace(slot, outbox=tuple(outcome for outcome in slot.outbox if not 0 <= outcome.after < event.report)), ()
 
 
 def _voided(slot: Slot, event: Voided) -> Step:
     """Open to any order, however low its number; what runs goes on, what is being worked on ends, nothing is known to be bad.
 
-    Its outcomes go with the next acknowledgement, whatever number they had.
+    Its outcomes are older than any there will be, whatever number they had.
     """
     working = slot.phase in WORKING
     ended = _cancel(slot) if working else slot

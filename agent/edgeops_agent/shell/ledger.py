@@ -42,6 +42,7 @@ class Ledger:
 
     def store(self, record: Record) -> None:
         """Make `record` the record; on return it is durable, but for counters alone. Raises Unsaved."""
+        record = record.noted(self._reports)
         if replace(record, counters=self._saved.counters) == self._saved:
             self.record = record
         else:

@@ -114,7 +114,8 @@ class SlotRunner:
             if work(target):
                 self.post(Done(phase, target.order, tick()))
         except EdgeopsError as error:
-            self.post(Failed(phase, target.order, tick(), error.reason, error.message))
+            if phase != "trial" or not self._overtaken():
+                self.post(Failed(phase, target.order, tick(), error.reason, error.message))
         except Exception as error:
             self.post(Failed(phase, target.order, tick(), "internal", f"{type(error).__name__}: {error}"))
             raise
@@ -146,12 +147,15 @@ class SlotRunner:
 
     def _meanwhile(self, candidate: Worker) -> None:
         """While a candidate loads: what takes the calls is looked after, and the order to run something is the candidate's end."""
-        with self._jobs.mutex:
-            ordered = any(isinstance(job, Run) for job in self._jobs.queue)
-        if ordered:
+        if self._overtaken():
             candidate.stop()
         elif self._trial is None:
             self._watch()
+
+    def _overtaken(self) -> bool:
+        """Whether something is to be run: then what becomes of a trial says nothing of its candidate. Whoever wants it says so."""
+        with self._jobs.mutex:
+            return any(isinstance(job, Run) for job in self._jobs.queue)
 
     def _forget_trial(self) -> None:
         if self._trial:

@@ -146,8 +146,8 @@ class Straw:
     def _store(self, record: Record) -> None:
         """Save, then act."""
         if record != self.record:
-            self.ports.kept.save(record)
-            self.record = record
+            self.ports.kept.save(stored := record.noted(record.report_seq))
+            self.record = stored
         self._downloads.keep(record.slots)
 
     def _act(self, name: str, command: Command) -> None:
