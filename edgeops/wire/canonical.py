@@ -6,6 +6,7 @@ same bytes is refused, so a signature never covers two readings.
 
 import json
 import unicodedata
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -54,18 +55,20 @@ def _problem(value: Any, depth: int) -> str:
     if depth > MAX_DEPTH:
         return f"nested deeper than {MAX_DEPTH}"
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not _is_key(key):
                 return f"key {repr(key)[:80]} is not printable ASCII"
-            if problem := _problem(item, depth + 1):
-                return problem
-        return ""
-    if isinstance(value, list | tuple):
-        for item in value:
-            if problem := _problem(item, depth + 1):
-                return problem
-        return ""
-    return f"a {type(value).__name__}"
+        items: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        return f"a {type(value).__name__}"
+    for item in items:
+        if type(item) is str and item.isascii():  # most of what there is: not worth a call
+            continue
+        if problem := _problem(item, depth + 1):
+            return problem
+    return ""
 
 
 @lru_cache(4096)

@@ -68,10 +68,11 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     journal.add(Logbook(options.state).take)
-    endpoint, device = f"http://{options.host}:{supervisor.listeners.port}", supervisor.record.trust.device
-    with _shown(options.state / "endpoint.json", {"http": endpoint, "unix": str(socket), "pid": os.getpid()}):
-        text = f"agent {device} serves {endpoint} and {socket}"
-        say("start", text, device=device, http=endpoint, unix=str(socket), pid=os.getpid(), agent=__version__)
+    device, bound = supervisor.record.trust.device, supervisor.listeners
+    where = {"http": f"http://{options.host}:{bound.port}"} | ({"unix": str(bound.path)} if bound.path else {})
+    with _shown(options.state / "endpoint.json", {**where, "pid": os.getpid()}):
+        text = f"agent {device} serves {' and '.join(where.values())}"
+        say("start", text, device=device, pid=os.getpid(), agent=__version__, **where)
         live = Live(options.state, view_of(supervisor))
         live.open()
         try:

@@ -88,6 +88,10 @@ class Doorway(Protocol):
     def port(self) -> int:
         """The TCP port really bound."""
 
+    @property
+    def path(self) -> Path | None:
+        """Where the Unix socket is, if there is one."""
+
     def close(self) -> None:
         """Close all."""
 
