@@ -7,7 +7,7 @@ import pytest
 
 from edgeops.wire.errors import Unfit
 from edgeops_agent.core.ending import tell
-from edgeops_agent.core.record import Record
+from edgeops_agent.core.record import Record, decode
 from edgeops_agent.core.slot import Outcome, Slot
 from edgeops_agent.shell.disk import StateFolder
 from edgeops_agent.shell.ledger import AHEAD, COUNTS_S, FIRST_WAIT_S, Ledger, Unsaved
@@ -101,16 +101,39 @@ def test_report_numbers_never_go_back(disk: Disk) -> None:
 
 
 def test_an_outcome_knows_which_reports_cannot_have_told_of_it(disk: Disk) -> None:
-    """The number of the last report before it was stored is stored with it, and stays as it is over later saves and restarts."""
-    ledger, seen = ledger_of(disk), []
+    """The number of the last report before it was stored is kept with it; after a restart, that of the last report before that."""
     for order in (1, 2):
         ledger = ledger_of(disk)
+        seen = [ledger.record.report_seq] * (order - 1)
         seen.append(max(ledger.report_number() for _ in range(7)))
         slot = ledger.record.slots.get("main", Slot())
         ledger.store(ledger.record.with_slot("main", tell(slot, Outcome(order, "r1", "a" * 64, "failed"))))
         assert ledger.report_number() > seen[-1]
         ledger.store(ledger.record.counted("x"))
-    assert [outcome.after for outcome in ledger_of(disk).record.slots["main"].outbox] == seen
+        assert [outcome.after for outcome in ledger.record.slots["main"].outbox] == seen
+
+
+def test_what_a_refused_save_left_on_the_disk_was_not_told(disk: Disk) -> None:
+    """The bytes of a save that failed may be there after a restart, with a number that a later report has used for other news."""
+    ledger = ledger_of(disk)
+    first = ledger.report_number()
+    outcome = tell(Slot(), Outcome(1, "", "a" * 64, "failed", "crashed"))
+    disk.save(ledger.record.with_slot("main", outcome).noted(first))
+    later = ledger_of(disk)
+    assert later.record.slots["main"].outbox[0].after > first and later.report_number() > later.record.slots["main"].outbox[0].after
+
+
+def test_an_unsure_record_is_saved_twice_before_it_is_relied_upon(disk: Disk) -> None:
+    """Whichever copy is lost next, the report numbers used meanwhile are not used again."""
+    ledger_of(disk).report_number()
+    for name in ("a", "b"):
+        (disk.root / f"record.{name}").write_bytes(b"torn")
+    ledger = ledger_of(disk)
+    ledger.store(ledger.record.with_slot("main", Slot(order=7)))
+    used = ledger.report_number()
+    newest = max(("a", "b"), key=lambda name: decode((disk.root / f"record.{name}").read_bytes().split(b"\n")[0])[0])
+    (disk.root / f"record.{newest}").write_bytes(b"torn")
+    assert ledger_of(disk).report_number() > used
 
 
 def test_a_save_needs_no_new_space(disk: Disk) -> None:

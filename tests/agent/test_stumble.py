@@ -178,7 +178,7 @@ def test_no_worker_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         runner = SlotRunner("main", folder, [], vacancy, "any", lambda _: None, 1.0)
         with pytest.raises(Unfit, match="OverflowError"):
             runner._proving.proved(BUILD)
-    assert psutil.Process().children() == before
+    assert set(psutil.Process().children()) <= set(before)
 
 
 def test_a_retained_order_that_was_taken_away_is_no_refused_message(agent: Supervisor) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeops.wire.errors import Rejected
 from edgeops_agent.core.record import Record
@@ -120,17 +121,13 @@ def check_blob(image: Image, desk: Desk, flip: Flip, current: int, previous: int
 
 
 def check_candidate(image: Image, desk: Desk, name: str, at: int) -> None:
-    """A byte of what an earlier order had fetched is damaged when the version is ordered: what runs goes on; raises Violation."""
-    device = Device(SimDisk.of(Flip(f"{ROOT}/objects/{name}", at).of(fetched(image))), ROOT, desk.copy())
+    """A byte of what an earlier order had fetched is damaged when the version is ordered: it is fetched anew; raises Violation."""
+    disk = SimDisk.of(Flip(f"{ROOT}/objects/{name}", at).of(fetched(image)))
+    device = Device(disk, ROOT, desk.copy())
     device.settle()
-    runs = device.running
     device.update(CANDIDATE)
-    last = device.agent.record.slots["main"].last
-    if device.running != runs or last is None or last.reason != "bad-object":
-        raise Violation(f"{name} damaged at {at}: {device.running} runs, {last}")
-    device.update(CANDIDATE)
-    if device.running != CANDIDATE:
-        raise Violation(f"{name} damaged at {at}: ordered anew, {device.running} runs")
+    if device.running != CANDIDATE or disk.read(Path(f"{ROOT}/objects/{name}")) != model(CANDIDATE).objects[name]:
+        raise Violation(f"{name} damaged at {at}: {device.running} runs, {device.agent.record.slots['main'].last}")
 
 
 def of_candidate() -> Iterator[tuple[str, int]]:

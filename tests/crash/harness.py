@@ -189,7 +189,7 @@ def _the_world_moves(sim: Sim) -> bool:
         name, value = sim.world.facts[sim.told]
         sim.told += 1
         sim.facts[name] = value
-        sim.now += 1
+        sim.now += 60
         sim.events.append(Sensed(dict(sim.facts), sim.now))
         return True
     if may_clear:
@@ -232,6 +232,7 @@ def _perform(sim: Sim, command: Any) -> None:
                 raise PowerCut
             _work(sim, "trial", target)
         case Run(build):
+            _require(sim.saved.phase != "proven", "takes the calls from what waits to commit")
             sim.running, sim.trying = build, None
             sim.events = [event for event in sim.events if getattr(event, "phase", "") != "trial"]  # nobody watches it any more
             if sim.saved.phase == "rollback" and sim.saved.target:
@@ -277,9 +278,14 @@ def _die_or_fail(sim: Sim, phase: str, target: Target | None) -> bool:
     if sim.world.how == "kill" and sim.deaths < sim.world.kills:
         sim.deaths += 1
         raise PowerCut
+    if sim.world.how == "rot" and sim.deaths < sim.world.kills:
+        sim.deaths += 1
+        sim.fetched.discard(target.build)
+        sim.events.append(Failed(phase, target.order, sim.now, "bad-object"))
+        return True
     if sim.world.how in ("fail", "unfit"):
         sim.events.append(Failed(phase, target.order, sim.now, f"{phase}-broken", unfit=sim.world.how == "unfit"))
-    return sim.world.how != "kill"
+    return sim.world.how not in ("kill", "rot")
 
 
 def _work(sim: Sim, phase: str, target: Target) -> None:
@@ -308,9 +314,9 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     if after.phase in words.WORKING:
         _require(after.deadline > 0, f"{after.phase} has no deadline")
     if isinstance(event, Sensed) and after.target and after.phase in ("waiting", "fetch"):
-        _require(_fetched_by(after) == _fetched_by(before), "conditions put off the deadline")
+        _require(after.until == before.until >= after.deadline, "conditions put off the deadline")
         _require(after.phase == "waiting" or not unmet(after.target.conditions.fetch, event.facts), "goes on fetching")
-    if isinstance(event, Offered | Restarted) and after.target and after.phase == "waiting":
+    if isinstance(event, Offered | Restarted | Sensed) and after.target and after.phase == "waiting":
         _require(after.deadline <= event.now + after.target.conditions.wait_s, "waits longer than it may")
     claims = after.last is not None and after.last.verdict == "committed" and after.last.release != OLD.release
     _require(not (sim.world.quiet and claims), "a model that nobody called counts as proven")
@@ -325,11 +331,6 @@ def _check_step(sim: Sim, before: Slot, event: Event, after: Slot) -> None:
     if sim.world.fails and after.current == NEW and not 0 < sim.world.kills <= sim.deaths:
         raise Violation("a bad release was committed")
     _require(after.attempts <= 4, "restarts without bound")
-
-
-def _fetched_by(slot: Slot) -> int:
-    """When the fetch must be over, whether it is going on or waited for."""
-    return slot.deadline + (slot.target.fetch_s if slot.target and slot.phase == "waiting" else 0)
 
 
 def _check_gates(sim: Sim, before: Slot) -> None:
@@ -357,7 +358,7 @@ def _at_rest(sim: Sim) -> None:
     _require(matches or (lost and last_build == OLD), f"outcome {verdict} does not match the device")
     if world.start.current is not None and last_action != "none":
         _require(slot.current is not None, "a working model was lost")
-    survived = bool(world.fails) and world.how == "kill" and world.kills < FATAL
+    survived = bool(world.fails) and world.how in ("kill", "rot") and world.kills < FATAL
     if last_build == NEW and world.ends:
         _require(verdict in ("failed", "rolled-back") and _why(ended, world), f"ended {verdict} {ended.reason}")
     elif not world.fails or survived:

@@ -19,15 +19,16 @@ AGAIN = (("run", NEW), ("run", NEW))
 class World:
     """The phase that fails for NEW (or none), how, and which orders come, under which conditions.
 
-    `conditions` hold for every order, or `later` for all but the first. A device that dies while doing something (`kill`) does so
-    `kills` times. `facts` become true one after the other, each when nothing else is left to happen; `clears` says whether the
-    manager lets a barrier commit (`first_clears`: before the next fact), `quiet` that nobody calls a model in its trial,
-    `stops` how often the agent is stopped in an orderly way while a trial begins.
+    `conditions` hold for every order, or `later` for all but the first. A device that dies while doing something (`kill`) does
+    so `kills` times, and so often its disk eats what was fetched (`rot`). `facts` become true one after the other, each when
+    nothing else is left to happen; `clears` says whether the manager lets a barrier commit (`first_clears`: before the next
+    fact), `quiet` that nobody calls a model in its trial, `stops` how often the agent is stopped in an orderly way while a
+    trial begins.
     """
 
     name: str
     fails: str = ""
-    how: str = "fail"  # fail | kill (the device dies while doing it) | unfit | hang (no answer ever)
+    how: str = "fail"  # fail | kill (the device dies while doing it) | unfit | hang (no answer ever) | rot (its bytes are damaged)
     orders: tuple[tuple[str, Build | None], ...] = (("run", NEW),)
     start: Slot = field(default_factory=lambda: Slot(current=OLD, previous=OLDER, order=1))
     offline: bool = False
@@ -49,6 +50,8 @@ def worlds() -> tuple[World, ...]:
     for phase, how in itertools.product(("fetch", "verify", "install", "trial"), ("fail", "kill", "hang")):
         found.append(World(f"{phase} {how}", phase, how, kills=2 if phase == "fetch" else FATAL))
     found.append(World("unfit", "fetch", "unfit"))
+    found.append(World("rots once, then comes whole", "verify", "rot", kills=1))
+    found.append(World("rots as often as it comes", "verify", "rot", ends="bad-object"))
     found.append(World("removed", orders=(("none", None),)))
     found.append(World("prefetched", orders=(("prefetch", NEW),)))
     found.append(World("superseded", orders=(("run", NEW), ("run", NEXT))))

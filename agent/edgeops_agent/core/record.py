@@ -4,7 +4,7 @@ Bytes of one copy: canonical JSON {"body", "seq", "sha256"} where sha256 covers 
 The caller always overwrites the older copy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -54,12 +54,17 @@ class Record:
         """A copy in which every outcome that is new knows that no report up to the number `report` tells of it."""
         if all(outcome.after >= 0 for slot in self.slots.values() for outcome in slot.outbox):
             return self
-        return replace(self, slots={name: _noted(slot, report) for name, slot in self.slots.items()})
+        return self._with_after(lambda outcome: report if outcome.after < 0 else outcome.after)
 
+    def untold(self, report: int) -> "Record":
+        """A copy in which no outcome counts as told by any report up to `report`."""
+        return self._with_after(lambda outcome: report)
 
-def _noted(slot: Slot, report: int) -> Slot:
-    outbox = (replace(outcome, after=report) if outcome.after < 0 else outcome for outcome in slot.outbox)
-    return replace(slot, outbox=tuple(outbox))
+    def _with_after(self, after: Callable[[Outcome], int]) -> "Record":
+        slots = {}
+        for name, slot in self.slots.items():
+            slots[name] = replace(slot, outbox=tuple(replace(outcome, after=after(outcome)) for outcome in slot.outbox))
+        return replace(self, slots=slots)
 
 
 def encode(record: Record, seq: int) -> bytes:

@@ -77,7 +77,8 @@ class Slot:
     `target` is being worked on while `phase` is not idle. `deadline` is in the shell's seconds (monotonic within a boot).
     `attempts` counts restarts while the target could have caused them, `restarts` all. `unproven` and `cleared` matter in `proven`:
     the trial saw no traffic; the manager has let the barrier commit. `untried`: `current` was committed without traffic.
-    `calm`: the agent was stopped in an orderly way, so the next start says nothing about the target.
+    `calm`: the agent was stopped in an orderly way, so the next start says nothing about the target. `until` is the deadline of
+    waiting to fetch and fetching together.
     """
 
     phase: str = "idle"
@@ -96,6 +97,7 @@ class Slot:
     cleared: bool = False
     untried: bool = False
     calm: bool = False
+    until: int = 0
 
 
 # Events. `order` ties an answer to the question; answers to older questions change nothing.

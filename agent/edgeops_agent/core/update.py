@@ -71,7 +71,7 @@ BOUNDS: dict[str, Callable[[Target], int]] = {
     "ready": lambda target: target.conditions.wait_s, "trial": lambda target: target.trial_s + target.work_s,
     "proven": lambda target: target.conditions.commit_s,
 }  # fmt: skip
-"""How long a phase may take, seconds. To wait for a fetch and to fetch run on one clock: what comes and goes puts nothing off."""
+"""How long a phase may take, seconds; a fetch with the waiting before it and in between, so that nothing puts it off for ever."""
 
 UNTOUCHED = ("waiting", "fetch", "verify", "ready")
 """Here a failure has nothing to undo, and says nothing of the build."""
@@ -146,7 +146,8 @@ def _get(slot: Slot, target: Target, now: int) -> Step:
 
 
 def _enter(slot: Slot, target: Target, phase: str, now: int) -> Step:
-    return _until(slot, target, phase, now + BOUNDS[phase](target))
+    begun = replace(slot, until=now + BOUNDS["fetch"](target)) if phase in ("waiting", "fetch") else slot
+    return _until(begun, target, phase, now + BOUNDS[phase](target))
 
 
 def _until(slot: Slot, target: Target, phase: str, deadline: int) -> Step:
@@ -186,7 +187,7 @@ def _commit(slot: Slot, target: Target, unproven: bool) -> Step:
     previous = slot.current if slot.current != target.build else slot.previous
     committed = replace(slot, current=target.build, previous=previous, untried=unproven)
     ended = end(committed, "committed-unproven" if unproven else "committed")
-    return ended, (Discard(keep(ended)), Report())
+    return ended, (Run(ended.current), Discard(keep(ended)), Report())
 
 
 def _sensed(slot: Slot, event: Sensed) -> Step:
@@ -198,11 +199,12 @@ def _sensed(slot: Slot, event: Sensed) -> Step:
     if about(terms, CONSENT) and event.facts.get(CONSENT) == "no":
         return _fall_back(slot, target, event.now, "denied", "somebody at the device said no")
     if slot.phase == "fetch":
-        return _until(slot, target, "waiting", slot.deadline - target.fetch_s) if missing else (slot, ())
+        wait = min(event.now + target.conditions.wait_s, slot.until)
+        return _until(slot, target, "waiting", wait) if missing else (slot, ())
     if missing or (slot.phase == "proven" and target.conditions.barrier and not slot.cleared):
         return slot, ()
     if slot.phase == "waiting":
-        return _until(slot, target, "fetch", slot.deadline + target.fetch_s)
+        return _until(slot, target, "fetch", slot.until)
     return _enter(slot, target, "trial", event.now) if slot.phase == "ready" else _commit(slot, target, slot.unproven)
 
 
@@ -220,6 +222,8 @@ def _failed(slot: Slot, event: Failed) -> Step:
         return slot, ()
     if event.unfit and slot.phase in UNTOUCHED:
         return _end(slot, "unfit", event.reason, event.detail)
+    if event.reason == "bad-object" and slot.phase == "verify" and slot.attempts < target.attempts:
+        return _get(replace(slot, attempts=slot.attempts + 1), target, event.now)  # what the disk has spoiled comes once more
     return _fall_back(slot, target, event.now, event.reason, event.detail)
 
 
@@ -250,7 +254,7 @@ def _lost(slot: Slot, event: Lost) -> Step:
     fallen = replace(slot, current=slot.previous, previous=None, bad=bad, untried=True)
     outcome = Outcome(slot.order, "", event.release, "failed", event.reason, "the committed model could not run")
     told = tell(fallen, outcome)
-    if slot.phase == "proven":
+    if slot.phase == "proven" or (slot.phase == "trial" and fallen.current is None):
         return told, (Report(),)
     begun, commands = _enter(told, target, "trial", event.now) if target and slot.phase == "trial" else (told, (Report(),))
     return begun, (Run(fallen.current), *commands)

@@ -68,15 +68,22 @@ class Composure:
         if failed or isinstance(event, Restarted | Fallen):
             self._run_committed(name, None)
         if isinstance(event, Lost | Ailing):
-            self._run_committed(name, self._kept_for(name, event))
+            if self._is_known(name, event):
+                return
+            if kept := self._kept_for(name, event):
+                self._run_committed(name, kept)
         if not isinstance(event, Tick):
             self._postponed.append(item)
+
+    def _is_known(self, name: str, lost: Lost | Ailing) -> bool:
+        """Whether the same loss waits already: a model that cannot run is lost each time it is tried."""
+        waiting = (event for slot, event in self._postponed if slot == name and isinstance(event, Lost | Ailing))
+        return any(_lost(event) == _lost(lost) for event in waiting)
 
     def _kept_for(self, name: str, lost: Lost | Ailing) -> Build | None:
         """The build to fall back to, if it is the committed one that was lost."""
         slot = self._ledger.record.slots.get(name, Slot())
-        release = lost.release if isinstance(lost, Lost) else lost.build.release
-        return slot.previous if slot.current and slot.current.release == release else None
+        return slot.previous if slot.current and slot.current.release == _lost(lost) else None
 
     def _stumbled(self, item: Any) -> None:
         """What nobody thought of: counted, and the order at hand has failed, once; what is committed runs in any case."""
@@ -96,3 +103,7 @@ class Composure:
             self._log.say("internal", f"slot {name} stays as it is: {traceback.format_exc()}", "error", "again", slot=name)
         if not isinstance(item[1], Tick):
             self._run_committed(name, None)
+
+
+def _lost(event: Lost | Ailing) -> str:
+    return event.release if isinstance(event, Lost) else event.build.release

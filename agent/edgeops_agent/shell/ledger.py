@@ -31,8 +31,11 @@ class Ledger:
         self._saved = self.record
         self._kept: Record | None = None
         self._saved_at = now()
-        # Numbers above what an unsure record says may have been used up.
+        # Numbers above what an unsure record says may have been used up: from now on both copies have to say so.
         self._reports = self.record.report_seq + (UNSURE_AHEAD if self.record.unsure else 0)
+        self._twice = self.record.unsure
+        # A save that failed may have reached the disk all the same: what it added, no report before this start has told.
+        self.record = replace(self.record, report_seq=self._reports).untold(self._reports)
         self._wait, self._again = 0.0, 0.0
 
     @property
@@ -67,6 +70,8 @@ class Ledger:
             raise Unsaved("disk", "the disk refused a moment ago")
         try:
             self._folder.save(record)
+            if self._twice:
+                self._folder.save(record)
         except Unfit as error:
             self.refusals += 1
             if not self._wait:
@@ -77,7 +82,7 @@ class Ledger:
             raise Unsaved(error.reason, error.message) from None
         if self._wait:
             say("disk", "the record can be saved again", refusals=self.refusals)
-        self._wait = 0.0
+        self._wait, self._twice = 0.0, False
         self._saved_at = self._now()
         self._saved = self.record = record
         self._keep()
